@@ -1,0 +1,51 @@
+# Everything runs from a clean clone: each target first makes .venv and what it needs.
+# Variables: WORKSPACE=dir and ARGS='...' (demo, test, bench), PYTHON=/path/to/python3.12 (setup).
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+WORKSPACE ?= demo-workspace
+ARGS ?=
+PYTHON ?=
+export PYTHON
+
+BENCHMARKS = $(sort $(basename $(notdir $(shell grep -l '__main__' tests/benchmarks/*.py 2>/dev/null))))
+
+help:  ## say what each target does
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+setup: $(VENV)/.python-stamp $(VENV)/.system-stamp  ## install into .venv (the other targets do it by themselves)
+
+$(VENV)/.python-stamp: pyproject.toml constraints.txt tools/setup.sh
+	@tools/setup.sh python
+	@touch $@
+
+$(VENV)/.system-stamp: $(VENV)/.python-stamp
+	@tools/setup.sh system
+	@touch $@
+
+demo: setup  ## the whole loop in simulation, about 15 minutes on 2 cores (ARGS=--quick: 4)
+	@$(BIN)/recap demo --workspace "$(WORKSPACE)" $(ARGS)
+
+test: setup  ## the tests (ARGS='tests/pipeline -x' narrows them)
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.python-stamp  ## ruff, mypy and the import rules, on all of our code
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/mypy tools/*.py
+	@$(BIN)/lint-imports
+
+bench: setup  ## every benchmark (ARGS=--quick: under a minute each)
+	@failed=""; for name in $(BENCHMARKS); do \
+	    echo "== $$name"; \
+	    $(BIN)/python -m tests.benchmarks.$$name $(ARGS) || failed="$$failed $$name"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "failed:$$failed" >&2; exit 1; fi
+
+clean:  ## remove .venv and the tools' caches; recorded data stays
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage build dist
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

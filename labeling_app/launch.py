@@ -1,0 +1,42 @@
+"""The command that starts the labelling app; importing this module does not import Streamlit."""
+
+from __future__ import annotations
+
+import ipaddress
+import sys
+from pathlib import Path
+
+from labeling_app.driving import DRIVERS
+
+APP = Path(__file__).with_name("app.py")
+LOOPBACK = "127.0.0.1"
+
+
+def streamlit_command(
+    workspace: Path, *, address: str = LOOPBACK, port: int = 8501, open_browser: bool = True
+) -> list[str]:
+    """The argument list of a process that serves the app for ``workspace`` until it is stopped."""
+    options: dict[str, str] = {
+        "server.address": address,
+        "server.port": str(port),
+        "server.headless": str(not open_browser).lower(),
+        # Nothing of a lab's work is reported to anybody, and the code does not change under annotators.
+        "browser.gatherUsageStats": "false",
+        "server.fileWatcherType": "none",
+        "client.toolbarMode": "minimal",
+        "theme.primaryColor": "#1c7ed6",
+        # The legend has the very colours of the film's bar.
+        **{f"theme.{driver.colour}TextColor": f"#{bytes(driver.rgb).hex()}" for driver in DRIVERS.values()},
+    }
+    flags = [part for name, value in options.items() for part in (f"--{name}", value)]
+    return [sys.executable, "-m", "streamlit", "run", str(APP), *flags, "--", "--workspace", str(workspace)]
+
+
+def is_loopback(address: str | None) -> bool:
+    """Whether a server bound to ``address`` is reached from this computer only; without one, it is not."""
+    if address is None:
+        return False
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"

@@ -1,0 +1,1 @@
+"""The data contract of the improvement loop, and what every other package shares."""

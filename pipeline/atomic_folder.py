@@ -1,0 +1,97 @@
+"""Folders that appear whole or not at all.
+
+A folder is filled aside, under a hidden name beside its final one, flushed to the disk and renamed.
+Whoever finds a folder under its final name finds all of it, whenever the builder may have been killed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pipeline.durable_files import fsync_path
+
+
+@contextmanager
+def building(final: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yields an empty folder that becomes ``final`` when the block ends without an exception.
+
+    Where ``final`` exists by then, it is kept and the new folder thrown away; with ``replace`` it is
+    the other way round, and for the moment between two renames there is none. So builders of equal
+    content may run at the same time. On an exception nothing appears under ``final``. What a killed
+    builder of the same ``final`` left aside is removed first; a living builder's work is left alone.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(final)
+    aside, lock = _locked_folder(final)
+    try:
+        yield aside
+        _sync_tree(aside)
+        _rename_into_place(aside, final, replace)
+        fsync_path(final.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        os.close(lock)
+
+
+def remove_leftovers(final: Path) -> None:
+    """Removes what killed builders of ``final`` left beside it.
+
+    A living builder holds a lock on its folder, which the kernel drops when the process ends however
+    it ends; unlike a process number, a lock cannot be mistaken for somebody else's.
+    """
+    for leftover in final.parent.glob(f"{_prefix(final)}*"):
+        with suppress(FileNotFoundError, BlockingIOError):
+            lock = os.open(leftover, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(leftover, ignore_errors=True)
+            finally:
+                os.close(lock)
+
+
+def _prefix(final: Path) -> str:
+    return f".{final.name}.building-"
+
+
+def _locked_folder(final: Path) -> tuple[Path, int]:
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_prefix(final), dir=final.parent))
+        with suppress(FileNotFoundError):
+            lock = os.open(folder, os.O_RDONLY)
+            with suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Another process may have taken the folder for a leftover before it was locked.
+                if folder.exists():
+                    folder.chmod(0o755)
+                    return folder, lock
+            os.close(lock)
+
+
+def _rename_into_place(aside: Path, final: Path, replace: bool) -> None:
+    while True:
+        try:
+            aside.rename(final)
+            return
+        except OSError:
+            if not final.is_dir():
+                raise
+        if not replace:
+            return
+        # Under a leftover's name, so that a kill right here leaves nothing that stays for good.
+        former = Path(tempfile.mkdtemp(prefix=_prefix(final), dir=final.parent))
+        with suppress(FileNotFoundError):
+            final.rename(former)
+        shutil.rmtree(former, ignore_errors=True)
+
+
+def _sync_tree(folder: Path) -> None:
+    for parent, _, files in os.walk(folder):
+        for name in files:
+            fsync_path(Path(parent) / name)
+        fsync_path(Path(parent))

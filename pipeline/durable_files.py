@@ -1,0 +1,37 @@
+"""Publishing files so that a crash or a power cut never leaves half a file under a final name.
+
+The recipe is always the same: write under another name in the same folder, fsync it, rename it into
+place, fsync the folder.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def fsync_path(path: Path) -> None:
+    """Forces a file's data, or a folder's list of names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def publish(temporary: Path, final: Path) -> None:
+    """Renames the finished file ``temporary`` to ``final`` (same file system), durably, replacing it."""
+    fsync_path(temporary)
+    temporary.replace(final)
+    fsync_path(final.parent)
+
+
+def write_file(final: Path, data: bytes) -> None:
+    """Writes ``data`` to ``final`` atomically; two processes may do so at once, one of them wins whole."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = final.with_name(f".{final.name}.{os.getpid()}.part")
+    try:
+        temporary.write_bytes(data)
+        publish(temporary, final)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,245 @@
+"""How an episode lies in an HDF5 file: groups, datasets, attributes, and the fingerprint of its rows.
+
+::
+
+    /  attributes: schema_version, id, task, operator, robot, ... (see docs/episode-format.md)
+    observation/state/<field>          float32 (T, k)   one dataset for each of ``episode.STATE_FIELDS``
+    observation/images/<camera>        vlen uint8 (T,)  JPEG bytes; attributes height, width
+    action                             float32 (T, 7)   what was sent
+    policy_action                      float32 (T, 7)   what the policy wanted; NaN where none ran
+    source                             uint8 (T,)       ``episode.Source``
+    timestamp_ns                       int64 (T,)
+    camera_timestamp_ns/<camera>       int64 (T,)
+
+Rows that were never written read back as the fill values (NaN, 255, -1), which no recorded row has in
+``source`` or a timestamp: that is how recovery tells the rows that reached the disk from the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from pipeline.episode import ACTION_FIELD, SCHEMA_VERSION, STATE_FIELDS, EpisodeInfo
+from pipeline.errors import InputError
+
+# Files written with these bounds could be opened after every SIGKILL tried; with "latest" none could.
+LIBVER = ("v108", "v108")
+# HDF5's own lock: a writer holds its file exclusively, so recovery cannot take it for an orphan.
+LOCKING = "best-effort"
+
+PART_SUFFIX = ".part"  # of a file that is still being recorded, or whose recorder died
+
+NO_SOURCE = 255
+NO_TIMESTAMP = -1
+
+_ROWS_PER_CHUNK = 64
+_TEXT_ATTRIBUTES = ("id", "task", "operator", "robot", "created", "software_version")
+_OPTIONAL_TEXT_ATTRIBUTES = ("policy_checkpoint", "operator_mark")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One frame as it is stored: arrays of the schema's dtype, images as JPEG bytes (uint8, 1-D)."""
+
+    state: dict[str, np.ndarray]
+    jpegs: dict[str, np.ndarray]
+    action: np.ndarray
+    policy_action: np.ndarray
+    source: int
+    timestamp_ns: int
+    camera_timestamp_ns: dict[str, int]
+
+
+def create_datasets(file: h5py.File, cameras: Sequence[str]) -> None:
+    """Creates every dataset of the layout with no rows."""
+
+    def create(name: str, shape: tuple[int, ...], dtype: Any, fill: Any) -> h5py.Dataset:
+        return file.create_dataset(
+            name,
+            shape=(0, *shape),
+            maxshape=(None, *shape),
+            chunks=(_ROWS_PER_CHUNK, *shape),
+            dtype=dtype,
+            fillvalue=fill,
+        )
+
+    for state_field in STATE_FIELDS:
+        dataset = create(
+            f"observation/state/{state_field.name}", state_field.shape, state_field.dtype, np.nan
+        )
+        dataset.attrs["unit"] = state_field.unit
+        dataset.attrs["frame"] = state_field.frame
+        dataset.attrs["names"] = list(state_field.component_names)
+    for name in ("action", "policy_action"):
+        dataset = create(name, ACTION_FIELD.shape, ACTION_FIELD.dtype, np.nan)
+        dataset.attrs["unit"] = ACTION_FIELD.unit
+        dataset.attrs["frame"] = ACTION_FIELD.frame
+        dataset.attrs["names"] = list(ACTION_FIELD.component_names)
+    create("source", (), "uint8", NO_SOURCE)
+    create("timestamp_ns", (), "int64", NO_TIMESTAMP)
+    for camera in cameras:
+        create(f"observation/images/{camera}", (), h5py.vlen_dtype(np.dtype("uint8")), None)
+        create(f"camera_timestamp_ns/{camera}", (), "int64", NO_TIMESTAMP)
+
+
+def write_image_shapes(file: h5py.File, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Notes each camera's height and width (pixels) beside its images, for readers that decode nothing."""
+    for camera, shape in shapes.items():
+        file[f"observation/images/{camera}"].attrs["height"] = shape[0]
+        file[f"observation/images/{camera}"].attrs["width"] = shape[1]
+
+
+def append_rows(file: h5py.File, rows: Sequence[Row]) -> None:
+    """Appends ``rows`` to every dataset. One write a dataset: batches cost far less than single rows."""
+    if not rows:
+        return
+    start = len(file["timestamp_ns"])
+
+    def extend(name: str, values: np.ndarray) -> None:
+        dataset = file[name]
+        dataset.resize(start + len(rows), axis=0)
+        dataset[start:] = values
+
+    for state_field in STATE_FIELDS:
+        extend(f"observation/state/{state_field.name}", np.stack([r.state[state_field.name] for r in rows]))
+    for camera in rows[0].jpegs:
+        # An object array filled one by one: numpy would merge JPEGs of equal length into a matrix.
+        jpegs = np.empty(len(rows), dtype=object)
+        for i, row in enumerate(rows):
+            jpegs[i] = row.jpegs[camera]
+        extend(f"observation/images/{camera}", jpegs)
+        times = [r.camera_timestamp_ns[camera] for r in rows]
+        extend(f"camera_timestamp_ns/{camera}", np.array(times, dtype=np.int64))
+    extend("action", np.stack([r.action for r in rows]))
+    extend("policy_action", np.stack([r.policy_action for r in rows]))
+    extend("source", np.array([r.source for r in rows], dtype=np.uint8))
+    # Last, since its length is the episode's.
+    extend("timestamp_ns", np.array([r.timestamp_ns for r in rows], dtype=np.int64))
+
+
+def read_rows(file: h5py.File, cameras: Sequence[str]) -> list[Row]:
+    """All rows that every dataset has, whether or not they were ever filled."""
+    numeric = {f.name: file[f"observation/state/{f.name}"][:] for f in STATE_FIELDS}
+    actions, policy_actions = file["action"][:], file["policy_action"][:]
+    sources, times = file["source"][:], file["timestamp_ns"][:]
+    camera_times = {c: file[f"camera_timestamp_ns/{c}"][:] for c in cameras}
+    jpegs = {c: file[f"observation/images/{c}"][:] for c in cameras}
+    columns = [actions, policy_actions, sources, times]
+    columns += [*numeric.values(), *camera_times.values(), *jpegs.values()]
+    return [
+        Row(
+            state={name: values[i] for name, values in numeric.items()},
+            jpegs={c: np.asarray(jpegs[c][i], dtype=np.uint8) for c in cameras},
+            action=actions[i],
+            policy_action=policy_actions[i],
+            source=int(sources[i]),
+            timestamp_ns=int(times[i]),
+            camera_timestamp_ns={c: int(camera_times[c][i]) for c in cameras},
+        )
+        for i in range(min(len(column) for column in columns))
+    ]
+
+
+class Fingerprint:
+    """A running hash of an episode's rows: equal rows give equal fingerprints, however they were batched."""
+
+    def __init__(self) -> None:
+        """Starts with no rows."""
+        self._hash = hashlib.blake2b(digest_size=16)
+
+    def update(self, row: Row) -> None:
+        """Adds one row."""
+        for state_field in STATE_FIELDS:
+            self._hash.update(np.ascontiguousarray(row.state[state_field.name], dtype="<f4").tobytes())
+        for action in (row.action, row.policy_action):
+            self._hash.update(np.ascontiguousarray(action, dtype="<f4").tobytes())
+        self._hash.update(np.array([row.source, row.timestamp_ns], dtype="<i8").tobytes())
+        for camera in sorted(row.jpegs):
+            jpeg = row.jpegs[camera]
+            header = np.array([row.camera_timestamp_ns[camera], len(jpeg)], dtype="<i8")
+            self._hash.update(camera.encode() + b"\0" + header.tobytes())
+            self._hash.update(jpeg.tobytes())
+
+    def hexdigest(self) -> str:
+        """32 hexadecimal digits."""
+        return self._hash.hexdigest()
+
+
+def write_info(file: h5py.File, info: EpisodeInfo) -> None:
+    """Writes ``info`` as the file's attributes, replacing those there; ``None`` becomes no attribute.
+
+    Raises ``InputError`` for text that HDF5 cannot hold and ``extra`` that is not JSON.
+    """
+    texts: dict[str, str | None] = {n: getattr(info, n) for n in _TEXT_ATTRIBUTES + _OPTIONAL_TEXT_ATTRIBUTES}
+    try:
+        texts["extra"] = json.dumps(info.extra, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"episode {info.id}: 'extra' is not JSON: {error}") from error
+    for name, text in texts.items():
+        if text is None:
+            file.attrs.pop(name, None)
+        elif _is_storable(text):
+            file.attrs[name] = text
+        else:
+            raise InputError(f"episode {info.id!r}: {name} {text!r} has a NUL or is not valid Unicode")
+    file.attrs["cameras"] = np.array(info.cameras, dtype=h5py.string_dtype())
+    file.attrs["rate_hz"] = float(info.rate_hz)
+    file.attrs["truncated"] = bool(info.truncated)
+    file.attrs["schema_version"] = int(info.schema_version)
+
+
+def finish(file: h5py.File, info: EpisodeInfo, fingerprint: Fingerprint, dropped: int) -> None:
+    """Writes the attributes that only a finished episode has, and flushes."""
+    write_info(file, info)
+    file.attrs["fingerprint"] = fingerprint.hexdigest()
+    file.attrs["dropped"] = dropped
+    file.flush()
+
+
+def read_info(file: h5py.File, path: Path) -> EpisodeInfo:
+    """The inverse of :func:`write_info`. Raises ``InputError`` for a file that is no episode or too new."""
+    attributes = dict(file.attrs)
+    version = attributes.get("schema_version")
+    if version is None:
+        raise InputError(f"{path} is an HDF5 file but not an episode: it has no schema_version")
+    if int(version) > SCHEMA_VERSION:
+        raise InputError(
+            f"{path} has schema version {int(version)}, this software reads up to {SCHEMA_VERSION}: update it"
+        )
+    try:
+        texts = {name: str(attributes[name]) for name in _TEXT_ATTRIBUTES}
+        return EpisodeInfo(
+            **texts,
+            rate_hz=float(attributes["rate_hz"]),
+            cameras=tuple(str(camera) for camera in attributes["cameras"]),
+            policy_checkpoint=_optional_text(attributes, "policy_checkpoint"),
+            operator_mark=_optional_text(attributes, "operator_mark"),
+            truncated=bool(attributes["truncated"]),
+            schema_version=int(version),
+            extra=json.loads(attributes["extra"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} is not a whole episode file: attribute {error} is missing or bad"
+        ) from error
+
+
+def _optional_text(attributes: dict[str, Any], name: str) -> str | None:
+    return str(attributes[name]) if name in attributes else None
+
+
+def _is_storable(text: str) -> bool:
+    """Whether HDF5 can hold ``text``: UTF-8 without NUL."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text

@@ -1,0 +1,95 @@
+"""Runs any LeRobot checkpoint on this project's robots: a robot's observation in, an action out."""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from lerobot.utils.constants import OBS_IMAGES, OBS_STATE
+
+from pipeline.episode import POLICY_STATE_NAMES
+from pipeline.errors import InputError
+from pipeline.policy.checkpoint import load_checkpoint
+from pipeline.prompts import Indicator, prompt
+
+
+class PolicyRunner:
+    """A policy in front of a robot: keeps the task's prompt, the action queue and its own random numbers.
+
+    ``indicator`` goes into the prompt ("... Advantage: positive"); ``None`` gives the bare task.
+    ``guidance`` replaces the checkpoint's classifier-free guidance on the indicator (1 is off). The same
+    seed and observations give the same actions, whatever else draws random numbers in the process.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Path,
+        device: str = "cpu",
+        indicator: Indicator | None = "positive",
+        guidance: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Loads the checkpoint; raises ``InputError`` where it, or ``guidance``, cannot be used."""
+        self.checkpoint = Path(checkpoint)
+        self.indicator = indicator
+        self._device = device
+        loaded = load_checkpoint(self.checkpoint, device)
+        self._policy = loaded.policy
+        self._preprocessor, self._postprocessor = loaded.preprocessor, loaded.postprocessor
+        config = loaded.policy.config
+        if guidance is not None:
+            if not hasattr(config, "guidance"):
+                raise InputError(
+                    f"{checkpoint}: policies of type {config.type} take no guidance; leave it out"
+                )
+            config.guidance = guidance
+        state = config.robot_state_feature
+        if state is not None and state.shape != (len(POLICY_STATE_NAMES),):
+            raise InputError(
+                f"{checkpoint} expects a state of shape {state.shape}, this robot's has "
+                f"{len(POLICY_STATE_NAMES)} numbers: train it on a dataset exported from this workspace"
+            )
+        self._image_shapes = {key: feature.shape for key, feature in config.image_features.items()}
+        self._prompt: str | None = None
+        self._seed = seed
+        self._random_state = torch.Generator().manual_seed(seed).get_state()
+
+    def reset(self, task: str, seed: int | None = None) -> None:
+        """Starts an episode of ``task`` (bare text); ``seed`` defaults to the constructor's."""
+        self._prompt = prompt(task, self.indicator)
+        seed = self._seed if seed is None else seed
+        self._random_state = torch.Generator().manual_seed(seed).get_state()
+        self._policy.reset()
+        self._preprocessor.reset()
+        self._postprocessor.reset()
+
+    def act(self, observation: dict[str, Any]) -> np.ndarray:
+        """The next action, float32 (7,), for a robot's flat observation.
+
+        A new chunk is predicted whenever the policy's queue is empty (every ``n_action_steps``).
+        Raises ``InputError`` before the first :meth:`reset` and when the observation lacks a camera.
+        """
+        if self._prompt is None:
+            raise InputError("the policy has no task yet: call reset(task, seed) before act()")
+        cuda = [torch.device(self._device)] if self._device.startswith("cuda") else []
+        with torch.random.fork_rng(devices=cuda), torch.inference_mode():
+            torch.set_rng_state(self._random_state)
+            batch = self._preprocessor(self._batch(observation))
+            action = self._postprocessor(self._policy.select_action(batch))
+            self._random_state = torch.get_rng_state()
+        return action[0].numpy().astype(np.float32)
+
+    def _batch(self, observation: dict[str, Any]) -> dict[str, Any]:
+        """One sample in LeRobot's form: state float32, images float32 CHW in [0, 1], the prompt."""
+        state = np.array([observation[name] for name in POLICY_STATE_NAMES], dtype=np.float32)
+        batch: dict[str, Any] = {OBS_STATE: torch.from_numpy(state), "task": self._prompt}
+        for key, (_, height, width) in self._image_shapes.items():
+            camera = key.removeprefix(f"{OBS_IMAGES}.")
+            if camera not in observation:
+                raise InputError(f"the policy needs camera {camera!r}, which the observation does not have")
+            image = observation[camera]
+            if image.shape[:2] != (height, width):
+                image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+            batch[key] = torch.from_numpy(image).permute(2, 0, 1).float().div_(255.0)
+        return batch

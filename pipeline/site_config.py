@@ -1,0 +1,162 @@
+"""``recap.toml``: a site's own facts, such as the robot's address, the cameras and the tasks.
+
+::
+
+    tasks = ["pick up the red cube", "pick up the blue cube"]
+
+    [robot]
+    type = "kinova_gen3"        # a LeRobot robot's registered name
+    [robot.options]             # fields of that robot's own configuration class
+    ip = "192.168.1.10"
+
+    [cameras.table]
+    type = "intelrealsense"     # a LeRobot camera's registered name
+    [cameras.table.options]
+    serial_number_or_name = "0123456789"
+
+    [defaults]
+    operator = "ana"
+
+Every key is optional. A missing file means the simulated arm.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import InputError
+
+SIMULATED_ROBOT = "simulated_gen3"
+
+
+@dataclass(frozen=True)
+class RobotSection:
+    """``[robot]``. ``options`` go to the robot's own configuration class, which checks them."""
+
+    type: str = SIMULATED_ROBOT
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Rejects values of the wrong type."""
+        _require_text("robot.type", self.type)
+        _require_table("robot.options", self.options)
+
+
+@dataclass(frozen=True)
+class CameraSection:
+    """``[cameras.<name>]``. ``options`` go to the camera's own configuration class."""
+
+    type: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DefaultsSection:
+    """``[defaults]``: what commands assume when a flag is not given."""
+
+    operator: str = "operator"  # who drives, as recorded in each episode
+    annotator: str = "annotator"  # who labels
+    rate_hz: float = 10.0  # control steps per second
+    image_size: int = 84  # pixels, side of the square images that training reads
+
+    def __post_init__(self) -> None:
+        """Rejects values out of range."""
+        _require_text("defaults.operator", self.operator)
+        _require_text("defaults.annotator", self.annotator)
+        if isinstance(self.rate_hz, bool) or not isinstance(self.rate_hz, int | float):
+            raise InputError(f"defaults.rate_hz must be a number, not {self.rate_hz!r}")
+        if not 0 < self.rate_hz <= 1000:
+            raise InputError(f"defaults.rate_hz must lie above 0 and up to 1000 Hz, not {self.rate_hz!r}")
+        if isinstance(self.image_size, bool) or not isinstance(self.image_size, int):
+            raise InputError(f"defaults.image_size must be a whole number, not {self.image_size!r}")
+        if not 16 <= self.image_size <= 4096:
+            raise InputError(f"defaults.image_size must lie in 16..4096 pixels, not {self.image_size!r}")
+
+
+@dataclass(frozen=True)
+class SiteConfig:
+    """All of ``recap.toml``. Contradictions are rejected when it is built."""
+
+    robot: RobotSection = field(default_factory=RobotSection)
+    cameras: Mapping[str, CameraSection] = field(default_factory=dict)
+    tasks: tuple[str, ...] = ()  # empty: the robot's own tasks, if it has any
+    defaults: DefaultsSection = field(default_factory=DefaultsSection)
+
+    def __post_init__(self) -> None:
+        """Rejects doubled tasks, nameless cameras, and cameras for an arm that renders its own."""
+        for task in self.tasks:
+            _require_text("tasks", task)
+        if len(set(self.tasks)) != len(self.tasks):
+            raise InputError("tasks names a task twice")
+        if self.cameras and self.robot.type == SIMULATED_ROBOT:
+            raise InputError(
+                f"[cameras] contradicts robot.type {SIMULATED_ROBOT!r}: it renders its own images"
+            )
+        for name, camera in self.cameras.items():
+            if not name.isidentifier():
+                raise InputError(f"camera name {name!r} must be letters, digits and '_'")
+            _require_text(f"cameras.{name}.type", camera.type)
+            _require_table(f"cameras.{name}.options", camera.options)
+
+
+def load_site_config(path: Path) -> SiteConfig:
+    """Reads ``recap.toml``; the defaults if there is none.
+
+    Raises ``InputError`` naming the file and the key for bad TOML, unknown keys and bad values.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return SiteConfig()
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+    try:
+        return _from_document(document)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _from_document(document: dict[str, Any]) -> SiteConfig:
+    _reject_unknown("", document, SiteConfig)
+    cameras = {
+        name: CameraSection(**_table(f"cameras.{name}", section, CameraSection))
+        for name, section in _require_table("cameras", document.get("cameras", {})).items()
+    }
+    tasks = document.get("tasks", [])
+    if not isinstance(tasks, list):
+        raise InputError(f"tasks must be a list of texts, not {tasks!r}")
+    return SiteConfig(
+        robot=RobotSection(**_table("robot", document.get("robot", {}), RobotSection)),
+        cameras=cameras,
+        tasks=tuple(tasks),
+        defaults=DefaultsSection(**_table("defaults", document.get("defaults", {}), DefaultsSection)),
+    )
+
+
+def _table(name: str, value: Any, section: type) -> dict[str, Any]:
+    table = _require_table(name, value)
+    _reject_unknown(name, table, section)
+    return dict(table)
+
+
+def _reject_unknown(name: str, table: Mapping[str, Any], section: type) -> None:
+    known = [f.name for f in fields(section)]
+    unknown = sorted(set(table) - set(known))
+    if unknown:
+        where = f"[{name}]" if name else "the top level"
+        raise InputError(f"unknown key {unknown[0]!r} in {where}; known are {', '.join(known)}")
+
+
+def _require_table(name: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InputError(f"{name} must be a table, not {value!r}")
+    return value
+
+
+def _require_text(name: str, value: Any) -> None:
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(f"{name} must be a text that is not empty, not {value!r}")

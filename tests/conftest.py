@@ -1,0 +1,62 @@
+"""What all tests share: one thread per library, no network, markers for rare hardware, tiny episodes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pipeline.workspace import Workspace
+    from tests.tiny_episodes import EpisodeMaker
+
+# Nothing above imports torch, numpy or a hub client, which read these once. One thread: two cores are
+# shared, and results then do not depend on the machine. MUJOCO_GL is left to the code, which finds a
+# backend by itself.
+for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+OPTIONAL = {
+    "hardware": "needs a Kinova Gen3, its cameras or an operator's device",
+    "kortex": "needs the kortex_api wheel (see docs/kortex.md)",
+    "gpu": "needs an NVIDIA GPU",
+}
+"""Markers of tests that run only where ``pytest -m`` names them."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Registers the markers."""
+    for name, reason in OPTIONAL.items():
+        config.addinivalue_line("markers", f"{name}: {reason}; runs only when asked for with -m {name}")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skips what was not asked for, and says why."""
+    asked = config.getoption("markexpr") or ""
+    for item in items:
+        for name, reason in OPTIONAL.items():
+            if name in item.keywords and name not in asked:
+                item.add_marker(pytest.mark.skip(reason=f"{reason}; run it with -m {name}"))
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """An empty workspace with its folders made."""
+    from pipeline.workspace import Workspace
+
+    made = Workspace(tmp_path / "workspace")
+    made.create()
+    return made
+
+
+@pytest.fixture
+def make_episode(workspace: Workspace) -> EpisodeMaker:
+    """Writes a tiny real episode into ``workspace`` and returns its entry; see ``EpisodeMaker``."""
+    from tests.tiny_episodes import EpisodeMaker
+
+    return EpisodeMaker(workspace)

@@ -1,0 +1,1 @@
+"""Tests that need a robot, a camera or a GPU."""

@@ -1,0 +1,116 @@
+"""Folders appear whole or not at all, whoever is killed and whoever builds at the same time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+import pytest
+
+from pipeline.atomic_folder import building
+
+BUILD_AND_HANG = """
+    import sys, time
+    from pathlib import Path
+    from pipeline.atomic_folder import building
+    with building(Path(sys.argv[1])) as aside:
+        (aside / "half").write_text("half")
+        print("half", flush=True)
+        time.sleep(60)
+"""
+
+
+def start_builder(final: Path) -> subprocess.Popen[str]:
+    """A process that is now in the middle of building ``final``."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(BUILD_AND_HANG), str(final)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stdout.readline() == "half\n"
+    return process
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+def build(final: Path, text: str, replace: bool = False) -> None:
+    with building(final, replace=replace) as aside:
+        (aside / "file").write_text(text)
+
+
+def test_nothing_is_visible_before_the_end_and_everything_after(tmp_path: Path) -> None:
+    final = tmp_path / "a" / "final"
+    with building(final) as aside:
+        (aside / "deep").mkdir()
+        (aside / "deep" / "file").write_text("x")
+        assert not final.exists()
+    assert names(final.parent) == ["final"]
+    assert (final / "deep" / "file").read_text() == "x"
+
+
+def test_an_exception_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), building(tmp_path / "final") as aside:
+        (aside / "file").write_text("x")
+        raise ZeroDivisionError
+    assert names(tmp_path) == []
+
+
+def test_an_existing_folder_is_kept_unless_it_is_to_be_replaced(tmp_path: Path) -> None:
+    final = tmp_path / "final"
+    build(final, "first")
+    build(final, "second")
+    assert (final / "file").read_text() == "first"
+    build(final, "third", replace=True)
+    assert (final / "file").read_text() == "third"
+    assert names(tmp_path) == ["final"]
+
+
+def test_a_file_in_the_way_is_an_error(tmp_path: Path) -> None:
+    final = tmp_path / "final"
+    final.write_text("mine")
+    with pytest.raises(NotADirectoryError):
+        build(final, "x", replace=True)
+    assert final.read_text() == "mine"
+    assert names(tmp_path) == ["final"]
+
+
+def test_a_killed_builder_leaves_nothing_visible_and_the_next_one_cleans_up(tmp_path: Path) -> None:
+    final = tmp_path / "final"
+    process = start_builder(final)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not final.exists()
+    assert len(names(tmp_path)) == 1  # the leftover
+    build(final, "whole")
+    assert names(tmp_path) == ["final"]
+    assert names(final) == ["file"]
+
+
+def test_a_living_builder_is_left_alone(tmp_path: Path) -> None:
+    final = tmp_path / "final"
+    process = start_builder(final)
+    try:
+        build(final, "whole")
+        (leftover,) = [p for p in tmp_path.iterdir() if p != final]
+        assert (leftover / "half").read_text() == "half"
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_many_builders_at_once_are_harmless(tmp_path: Path, replace: bool) -> None:
+    final = tmp_path / "final"
+    threads = [threading.Thread(target=build, args=(final, f"{i}" * 1000, replace)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    text = (final / "file").read_text()
+    assert len(text) == 1000 and len(set(text)) == 1
+    assert names(tmp_path) == ["final"]

@@ -1,0 +1,490 @@
+"""Episode files: what is written is read back, and no crash loses or fakes anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import h5py
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from pipeline.episode import STATE_FIELDS, EpisodeInfo, Frame, Source
+from pipeline.episode_file import EpisodeReader, EpisodeWriter, read_entry, recover
+from pipeline.errors import Failure, InputError
+from tests.pipeline.episodes import make_frame, make_frames, make_info, write_episode
+
+floats = st.floats(width=32)
+texts = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=30)
+
+
+def vectors(length: int) -> st.SearchStrategy[np.ndarray]:
+    return hnp.arrays(np.float32, (length,), elements=floats)
+
+
+@st.composite
+def recordings(draw: st.DrawFn) -> tuple[EpisodeInfo, list[Frame]]:
+    cameras = tuple(draw(st.lists(st.sampled_from(["table", "wrist", "left é"]), unique=True, max_size=3)))
+    times = st.integers(0, 2**63 - 1)
+    shape = (draw(st.integers(1, 20)), draw(st.integers(1, 20)), 3)
+    frame = st.builds(
+        Frame,
+        state=st.fixed_dictionaries({f.name: vectors(f.shape[0]) for f in STATE_FIELDS}),
+        images=st.fixed_dictionaries({c: hnp.arrays(np.uint8, shape) for c in cameras}),
+        action=vectors(7),
+        source=st.sampled_from(list(Source)),
+        timestamp_ns=times,
+        camera_timestamp_ns=st.fixed_dictionaries({c: times for c in cameras}),
+        policy_action=st.none() | vectors(7),
+    )
+    info = make_info(
+        task=draw(texts),
+        operator=draw(texts),
+        cameras=cameras,
+        rate_hz=draw(st.floats(0.1, 1000)),
+        policy_checkpoint=draw(st.none() | texts),
+        operator_mark=draw(st.none() | st.sampled_from(["success", "failure"])),
+        truncated=draw(st.booleans()),
+        extra=draw(st.dictionaries(texts, st.integers() | st.booleans() | texts | st.none(), max_size=3)),
+    )
+    return info, draw(st.lists(frame, min_size=1, max_size=6))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(recording=recordings(), flush_interval_s=st.sampled_from([0.0, 1.0]))
+def test_every_recording_reads_back(
+    tmp_path_factory: pytest.TempPathFactory,
+    recording: tuple[EpisodeInfo, list[Frame]],
+    flush_interval_s: float,
+) -> None:
+    info, frames = recording
+    path = tmp_path_factory.mktemp("e") / "e0001.h5"
+    with EpisodeWriter(path, info, flush_interval_s) as writer:
+        for frame in frames:
+            writer.append(frame)
+    with EpisodeReader(path) as episode:
+        assert episode.info == info
+        assert len(episode) == len(frames)
+        for field in STATE_FIELDS:
+            expected = np.stack([f.state[field.name] for f in frames])
+            np.testing.assert_array_equal(episode.state(field.name), expected)
+            assert episode.state(field.name).dtype == np.float32
+        np.testing.assert_array_equal(episode.actions, np.stack([f.action for f in frames]))
+        nothing = np.full(7, np.nan)
+        wanted = [nothing if f.policy_action is None else f.policy_action for f in frames]
+        np.testing.assert_array_equal(episode.policy_actions, np.stack(wanted))
+        assert episode.sources.tolist() == [int(f.source) for f in frames]
+        assert episode.timestamps_ns.tolist() == [f.timestamp_ns for f in frames]
+        assert episode.computed_fingerprint() == episode.fingerprint
+        for camera in info.cameras:
+            times = [f.camera_timestamp_ns[camera] for f in frames]
+            assert episode.camera_timestamps_ns(camera).tolist() == times
+            for i, frame in enumerate(frames):
+                jpeg = np.array(episode.jpegs(camera)[i])
+                expected = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)[:, :, ::-1]
+                np.testing.assert_array_equal(episode.image(camera, i), expected)
+                assert episode.image(camera, i).shape == frame.images[camera].shape
+            assert episode.images(camera).shape == (len(frames), *frames[0].images[camera].shape)
+
+
+def test_images_keep_their_colours_and_places(tmp_path: Path) -> None:
+    image = np.zeros((84, 84, 3), np.uint8)
+    image[10:16, 20:26] = (220, 30, 30)
+    image[50:56, 60:66] = (30, 30, 220)
+    frame = replace(make_frames(1)[0], images={"table": image, "wrist": image})
+    with EpisodeReader(write_episode(tmp_path / "e0001.h5", [frame], make_info())) as episode:
+        read = episode.image("table", 0)
+    assert read.dtype == np.uint8
+    assert np.abs(read.astype(int) - image).mean() < 1.5
+    assert np.abs(read[13, 23].astype(int) - (220, 30, 30)).max() < 25
+    assert np.abs(read[53, 63].astype(int) - (30, 30, 220)).max() < 25
+
+
+def test_reusing_a_buffer_after_append_changes_nothing(tmp_path: Path) -> None:
+    frame = make_frames(1)[0]
+    expected_action = frame.action.copy()
+    expected_mean = frame.images["table"].mean()
+    with EpisodeWriter(tmp_path / "e0001.h5", make_info()) as writer:
+        for i in range(20):
+            writer.append(replace(frame, timestamp_ns=i))
+            frame.action[:] = 0
+            frame.images["table"][:] = 255
+            if i == 0:
+                break
+    with EpisodeReader(tmp_path / "e0001.h5") as episode:
+        np.testing.assert_array_equal(episode.actions[0], expected_action)
+        assert abs(episode.image("table", 0).mean() - expected_mean) < 2
+
+
+def test_close_publishes_and_marks(tmp_path: Path) -> None:
+    path = tmp_path / "task" / "e0001.h5"
+    writer = EpisodeWriter(path, make_info())
+    writer.append(make_frames(1)[0])
+    assert not path.exists()
+    assert writer.close(operator_mark="success") == path
+    assert writer.close() == path
+    assert [p.name for p in path.parent.iterdir()] == ["e0001.h5"]
+    entry = read_entry(path)
+    assert (entry.info.operator_mark, entry.info.truncated, entry.length) == ("success", False, 1)
+    with pytest.raises(InputError, match="closed"):
+        writer.append(make_frames(1)[0])
+
+
+def test_an_exception_closes_the_episode_as_truncated(tmp_path: Path) -> None:
+    path = tmp_path / "e0001.h5"
+    with pytest.raises(RuntimeError, match="arm lost"), EpisodeWriter(path, make_info()) as writer:
+        writer.append(make_frames(1)[0])
+        raise RuntimeError("arm lost")
+    assert read_entry(path).info.truncated
+
+
+@pytest.mark.parametrize("end", ["close", "discard", "exception"])
+def test_nothing_is_left_of_an_episode_without_frames_or_discarded(tmp_path: Path, end: str) -> None:
+    writer = EpisodeWriter(tmp_path / "e0001.h5", make_info())
+    if end == "close":
+        assert writer.close() is None
+    elif end == "discard":
+        writer.append(make_frames(1)[0])
+        writer.discard()
+    else:
+        with pytest.raises(RuntimeError), writer:
+            raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_finished_and_running_recordings_are_never_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "e0001.h5"
+    with EpisodeWriter(path, make_info()) as writer:
+        writer.append(make_frames(1)[0])
+        for replace_unfinished in (False, True):
+            with pytest.raises(InputError, match="another process records it"):
+                EpisodeWriter(path, make_info(), replace_unfinished=replace_unfinished)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="never overwritten"):
+        EpisodeWriter(path, make_info(), replace_unfinished=True)
+    assert path.read_bytes() == before
+
+
+def bad_frames() -> list[tuple[str, Callable[[Frame], Frame]]]:
+    image = np.zeros((24, 24, 3), np.uint8)
+    return [
+        ("action has shape", lambda f: replace(f, action=np.zeros(6))),
+        ("policy_action has shape", lambda f: replace(f, policy_action=np.zeros(8))),
+        (
+            "lacks 'tool_pose'",
+            lambda f: replace(f, state={k: v for k, v in f.state.items() if k != "tool_pose"}),
+        ),
+        ("cameras are", lambda f: replace(f, images={"table": image})),
+        ("cameras are", lambda f: replace(f, camera_timestamp_ns={"table": 1})),
+        ("float64", lambda f: replace(f, images={"table": image / 2, "wrist": image})),
+        ("after", lambda f: replace(f, images={"table": image[:8], "wrist": image})),
+        ("negative", lambda f: replace(f, timestamp_ns=-1)),
+        ("negative", lambda f: replace(f, camera_timestamp_ns={"table": -1, "wrist": 0})),
+    ]
+
+
+@pytest.mark.parametrize(("message", "spoil"), bad_frames())
+def test_frames_off_the_schema_are_refused(
+    tmp_path: Path, message: str, spoil: Callable[[Frame], Frame]
+) -> None:
+    good = make_frames(1)[0]
+    with EpisodeWriter(tmp_path / "e0001.h5", make_info()) as writer:
+        writer.append(good)
+        with pytest.raises(InputError, match=message):
+            writer.append(spoil(good))
+    assert read_entry(tmp_path / "e0001.h5").length == 1
+
+
+def test_attributes_that_cannot_be_stored_leave_no_file(tmp_path: Path) -> None:
+    for info in (make_info(task="a\0b"), make_info(operator="\ud800"), make_info(extra={"a": object()})):
+        with pytest.raises(InputError):
+            EpisodeWriter(tmp_path / "e0001.h5", info)
+    with pytest.raises(InputError, match="camera names"):
+        EpisodeWriter(tmp_path / "e0001.h5", make_info(cameras=("a/b",)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_queue_drops_without_blocking_and_counts(tmp_path: Path) -> None:
+    big = np.random.default_rng(0).integers(0, 255, (1080, 1920, 3), dtype=np.uint8)
+    frame = replace(make_frames(1)[0], images={"table": big, "wrist": big})
+    with EpisodeWriter(tmp_path / "e0001.h5", make_info(), queue_size=2) as writer:
+        for _ in range(20):
+            writer.append(frame, block=False)
+        dropped = writer.dropped
+    assert 0 < dropped < 20
+    with EpisodeReader(tmp_path / "e0001.h5") as episode:
+        assert len(episode) == 20 - dropped
+        assert episode.dropped == dropped
+
+
+def test_a_blocking_append_loses_no_frame(tmp_path: Path) -> None:
+    with EpisodeWriter(tmp_path / "e0001.h5", make_info(), queue_size=1, flush_interval_s=0.01) as writer:
+        for frame in make_frames(200):
+            writer.append(frame)
+    entry = read_entry(tmp_path / "e0001.h5")
+    assert (entry.length, writer.dropped) == (200, 0)
+
+
+def run_python(code: str, *arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_a_full_disk_raises_at_append_and_what_was_written_is_recovered(tmp_path: Path) -> None:
+    process = run_python(
+        """
+        import resource, sys, time
+        from pathlib import Path
+        from pipeline.episode_file import EpisodeWriter
+        from pipeline.errors import Failure
+        from tests.pipeline.episodes import make_frames, make_info
+        writer = EpisodeWriter(Path(sys.argv[1]), make_info(), flush_interval_s=0.0, queue_size=4)
+        frames = make_frames(50)
+        for frame in frames:
+            writer.append(frame)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (250_000, 250_000))
+        sent = 50
+        try:
+            while True:
+                writer.append(frames[sent % 50])
+                sent += 1
+        except Failure as error:
+            print("append:", "could not write" in str(error))
+        try:
+            writer.close()
+        except Failure as error:
+            print("close:", "could not write" in str(error))
+        """,
+        tmp_path / "e0001.h5",
+    )
+    output, _ = process.communicate(timeout=60)
+    assert output.split("\n")[:2] == ["append: True", "close: True"]
+    path = recover(tmp_path / "e0001.h5.part")
+    assert path is not None
+    entry = read_entry(path)
+    assert entry.info.truncated
+    assert entry.length >= 50
+
+
+RECORD = """
+import sys, time
+from pathlib import Path
+from pipeline.episode_file import EpisodeWriter
+from tests.pipeline.episodes import make_frame, make_info
+import numpy as np
+writer = EpisodeWriter(Path(sys.argv[1]), make_info(), flush_interval_s=float(sys.argv[2]))
+rng = np.random.default_rng(0)
+print("started", flush=True)
+i = 0
+while True:
+    writer.append(make_frame(i, rng))
+    i += 1
+    if i % 10 == 0:
+        print(time.monotonic(), i, flush=True)
+    time.sleep(float(sys.argv[3]))
+"""
+
+
+def test_a_kill_loses_at_most_what_was_not_flushed(tmp_path: Path) -> None:
+    part, final = tmp_path / "e0001.h5.part", tmp_path / "e0001.h5"
+    process = run_python(RECORD, final, 1.0, 0.002)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "started\n"
+    time.sleep(2.5)
+    assert recover(part) is None, "a recording that goes on must be left alone"
+    assert part.exists()
+    process.send_signal(signal.SIGKILL)
+    killed = time.monotonic()
+    output, _ = process.communicate(timeout=30)
+    marks = [(float(t), int(n)) for t, n in (line.split() for line in output.splitlines() if " " in line)]
+    assert not final.exists()
+
+    assert recover(part) == final
+    assert [p.name for p in tmp_path.iterdir()] == ["e0001.h5"]
+    with EpisodeReader(final) as episode:
+        assert episode.info == replace(make_info(), truncated=True)
+        # One flush interval, and half a second for the thread to encode and write on a busy machine.
+        safe = max((n for t, n in marks if t < killed - 1.5), default=0)
+        assert safe > 0
+        assert len(episode) >= safe
+        assert episode.computed_fingerprint() == episode.fingerprint
+        rng = np.random.default_rng(0)
+        for i in range(len(episode)):
+            frame = make_frame(i, rng)
+            np.testing.assert_array_equal(episode.actions[i], frame.action)
+            assert episode.image("wrist", i).shape == (24, 24, 3)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_kill_at_any_moment_leaves_a_readable_recording(tmp_path: Path, seed: int) -> None:
+    final = tmp_path / "e0001.h5"
+    process = run_python(RECORD, final, 0.0, 0.0)  # flushes all the time: the kill falls into a flush
+    assert process.stdout is not None
+    assert process.stdout.readline() == "started\n"
+    time.sleep(0.15 + float(np.random.default_rng(seed).uniform(0, 0.3)))
+    process.kill()
+    process.communicate(timeout=30)
+    assert recover(tmp_path / "e0001.h5.part") == final
+    with EpisodeReader(final) as episode:
+        rng = np.random.default_rng(0)
+        assert len(episode) > 0
+        for i in range(len(episode)):
+            np.testing.assert_array_equal(episode.actions[i], make_frame(i, rng).action)
+        assert episode.images("table").shape[0] == len(episode)
+
+
+def left_over(tmp_path: Path, length: int = 5) -> Path:
+    """A ``.part`` as a killed recorder leaves it."""
+    path = write_episode(tmp_path / "e0001.h5", make_frames(length), make_info())
+    return path.rename(tmp_path / "e0001.h5.part")
+
+
+def test_rows_that_did_not_reach_the_disk_whole_are_cut_off(tmp_path: Path) -> None:
+    part = left_over(tmp_path)
+    with h5py.File(part, "r+") as file:
+        for name in ("timestamp_ns", "action", "observation/images/wrist"):
+            file[name].resize(7, axis=0)  # grown, but never filled
+        jpeg = file["observation/images/wrist"][3]
+        file["observation/images/wrist"][3] = jpeg[: len(jpeg) // 2]
+    path = recover(part)
+    assert path is not None
+    assert read_entry(path).length == 3
+
+
+@pytest.mark.parametrize("content", [b"", b"not HDF5 at all", b"\x89HDF\r\n\x1a\n" + bytes(500)])
+def test_what_cannot_be_read_goes_to_quarantine_whole(tmp_path: Path, content: bytes) -> None:
+    part = tmp_path / "e0001.h5.part"
+    for _ in range(2):
+        part.write_bytes(content)
+        assert recover(part, tmp_path / "quarantine") is None
+        assert not part.exists()
+    kept = sorted((tmp_path / "quarantine").iterdir())
+    assert [p.name for p in kept] == ["e0001.h5.part", "e0001.h5.part.2"]
+    assert all(p.read_bytes() == content for p in kept)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_a_damaged_recording_is_recovered_or_quarantined_never_lost(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("e")
+    part = left_over(folder)
+    content = bytearray(part.read_bytes())
+    start = data.draw(st.integers(0, len(content) - 1))
+    end = data.draw(st.integers(start, min(len(content), start + 300)))
+    cut = data.draw(st.booleans())
+    damaged = bytes(content[:start]) if cut else bytes(content[:start] + bytes(end - start) + content[end:])
+    part.write_bytes(damaged)
+    recovered = recover(part, folder / "quarantine")
+    if recovered is None:
+        assert (folder / "quarantine" / part.name).read_bytes() == damaged
+    else:
+        assert 0 < read_entry(recovered).length <= 5
+
+
+def test_recovery_never_replaces_a_finished_episode(tmp_path: Path) -> None:
+    part = left_over(tmp_path)
+    path = write_episode(tmp_path / "e0001.h5", make_frames(2, seed=9), make_info())
+    before = path.read_bytes()
+    assert recover(part) is None
+    assert path.read_bytes() == before
+    assert (tmp_path / "quarantine" / part.name).exists()
+    with pytest.raises(InputError, match="not an unfinished recording"):
+        recover(path)
+
+
+def test_files_that_are_no_episodes_say_so(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no episode file"):
+        read_entry(tmp_path / "e0001.h5")
+    text = tmp_path / "text.h5"
+    text.write_text("hello")
+    with pytest.raises(InputError, match="cannot read"):
+        read_entry(text)
+    with h5py.File(tmp_path / "other.h5", "w"):
+        pass
+    with pytest.raises(InputError, match="not an episode"):
+        read_entry(tmp_path / "other.h5")
+    newer = write_episode(tmp_path / "e0001.h5", make_frames(1), make_info())
+    with h5py.File(newer, "r+") as file:
+        file.attrs["schema_version"] = 99
+    with pytest.raises(InputError, match="schema version 99"):
+        read_entry(newer)
+
+
+def test_the_reader_refuses_what_is_not_there(tmp_path: Path) -> None:
+    path = write_episode(tmp_path / "e0001.h5", make_frames(2), make_info())
+    with EpisodeReader(path) as episode:
+        np.testing.assert_array_equal(episode.image("table", -1), episode.image("table", 1))
+        for read in (
+            lambda: episode.image("table", 2),
+            lambda: episode.image("left", 0),
+            lambda: episode.state("joint"),
+        ):
+            with pytest.raises(InputError):
+                read()
+    with pytest.raises(InputError, match="with"):
+        len(EpisodeReader(path))
+
+
+def test_equal_frames_have_equal_fingerprints_however_they_were_batched(tmp_path: Path) -> None:
+    frames = make_frames(30)
+    fingerprints = []
+    for name, interval_s in (("a", 0.0), ("b", 1.0)):
+        with EpisodeWriter(tmp_path / f"{name}.h5", make_info(name), interval_s) as writer:
+            for frame in frames:
+                writer.append(frame)
+        fingerprints.append(read_entry(tmp_path / f"{name}.h5").fingerprint)
+    other = write_episode(tmp_path / "c.h5", make_frames(30, seed=1), make_info("c"))
+    assert fingerprints[0] == fingerprints[1] != read_entry(other).fingerprint
+
+
+def test_the_documented_ten_lines_read_an_episode(tmp_path: Path) -> None:
+    document = (Path(__file__).parents[2] / "docs" / "episode-format.md").read_text()
+    code = document.split("```python\n")[1].split("```")[0]
+    assert len(code.strip().splitlines()) <= 10
+    assert "pipeline" not in code
+    path = write_episode(tmp_path / "e0001.h5", make_frames(3), make_info(extra={"seed": 4}))
+    names: dict[str, object] = {"path": str(path)}
+    exec(code, names)  # the document's own example is what is tested
+    with EpisodeReader(path) as episode:
+        np.testing.assert_array_equal(names["actions"], episode.actions)  # type: ignore[arg-type]  # from exec
+        np.testing.assert_array_equal(names["image"], episode.image("table", 0))  # type: ignore[arg-type]
+    for field in STATE_FIELDS:
+        assert f"`observation/state/{field.name}`" in document
+    for attribute in h5py.File(path).attrs:
+        assert f"`{attribute}`" in document, attribute
+    assert json.dumps({"seed": 4}) in str(names["attributes"])
+
+
+def test_a_failed_writer_is_reported_with_the_bodys_own_error(tmp_path: Path) -> None:
+    path = tmp_path / "e0001.h5"
+    with pytest.raises(RuntimeError, match="arm lost") as caught, EpisodeWriter(path, make_info()) as writer:
+        writer.append(make_frames(1)[0])
+        path.mkdir()  # something took the final name meanwhile
+        raise RuntimeError("arm lost")
+    assert any("appeared while it was recorded" in note for note in caught.value.__notes__)
+    assert (tmp_path / "e0001.h5.part").exists()
+    with (
+        pytest.raises(Failure, match="appeared"),
+        EpisodeWriter(tmp_path / "e2.h5", make_info("e2")) as writer,
+    ):
+        writer.append(make_frames(1)[0])
+        (tmp_path / "e2.h5").touch()

@@ -1,0 +1,238 @@
+"""Keys and publication of steps, without Ray."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import InputError
+from tests.workflows import sample_steps
+from workflows import step_store as step_store_module
+from workflows.step_recipe import ExternalInput, Step, canonical_json, code_version, content_digest
+from workflows.step_store import StepCall, StepStore
+
+PLAIN_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def noise(seed: int = 0, **parameters: Any) -> Step:
+    return Step("noise", sample_steps.write_noise, {"size": 20, **parameters}, seed=seed)
+
+
+def silent(done: int, total: int, message: str = "") -> None:
+    """Shows nothing."""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> StepStore:
+    return StepStore(tmp_path / "steps")
+
+
+def test_a_step_is_published_once_with_a_manifest_that_says_from_what(store: StepStore) -> None:
+    left, right = noise(1), noise(2)
+    total = Step("total", sample_steps.add_up, inputs={"left": left, "right": right})
+    for step in (left, right, total):
+        assert store.find(step) is None
+        assert store.execute(store.call(step), silent)
+        assert not store.execute(store.call(step), silent)
+    result = store.find(total)
+    assert result is not None
+    assert result.path == store.root / "total" / total.key
+    assert result.manifest["inputs"] == {"left": f"noise/{left.key}", "right": f"noise/{right.key}"}
+    assert result.manifest["files"].keys() == {"sum.txt"}
+    assert result.result["total"] == float((result.path / "sum.txt").read_text())
+    assert [line["name"] for line in store.completions()] == ["noise", "noise", "total"]
+    assert len(store.published()) == 3
+    assert not any(store.verify(published) for published in store.published())
+
+
+def test_verify_names_a_file_that_was_changed_added_or_removed(store: StepStore) -> None:
+    store.execute(store.call(noise()), silent)
+    result = store.find(noise())
+    assert result is not None
+    (result.path / "first.npy").write_bytes(b"other")
+    (result.path / "new.txt").write_text("new")
+    (result.path / "folder" / "second.npy").unlink()
+    assert [Path(name).name for name in store.verify(result)] == ["first.npy", "second.npy", "new.txt"]
+
+
+@given(st.dictionaries(st.text(), PLAIN_JSON, max_size=4))
+def test_canonical_json_ignores_the_order_of_keys_and_loses_nothing(value: dict[str, Any]) -> None:
+    assert canonical_json(dict(reversed(value.items()))) == canonical_json(value)
+    assert json.loads(canonical_json(value)) == value
+
+
+@given(st.integers(1, 50), st.integers(1, 50), st.integers(0, 3), st.integers(0, 3))
+def test_keys_differ_exactly_where_recipes_do(size: int, other_size: int, seed: int, other_seed: int) -> None:
+    same = (size, seed) == (other_size, other_seed)
+    assert (noise(seed, size=size).key == noise(other_seed, size=other_size).key) == same
+
+
+def test_the_key_depends_on_each_part_of_the_recipe(tmp_path: Path) -> None:
+    base = Step("total", sample_steps.add_up, inputs={"left": noise(1), "right": noise(2)})
+    variants = [
+        base,
+        replace(base, name="sum"),
+        replace(base, inputs={"left": noise(2), "right": noise(1)}),
+        replace(base, inputs={**base.inputs, "others": []}),
+        replace(base, inputs={**base.inputs, "others": [noise(3), noise(4)]}),
+        replace(base, inputs={**base.inputs, "others": [noise(4), noise(3)]}),
+        replace(base, inputs={**base.inputs, "right": ExternalInput(tmp_path, "1")}),
+        replace(base, inputs={**base.inputs, "right": ExternalInput(tmp_path, "2")}),
+        replace(base, code=("pipeline.errors",)),
+    ]
+    assert len({step.key for step in variants}) == len(variants)
+    moved = replace(base, inputs={**base.inputs, "right": ExternalInput(tmp_path / "moved", "1")})
+    assert moved.key == variants[6].key
+    assert replace(base, num_cpus=2, title="adds up").key == base.key
+
+
+def test_code_version_follows_the_source_and_imports_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "sample_package"
+    (package / "inner").mkdir(parents=True)
+    for file in ("__init__.py", "inner/__init__.py", "inner/part.py", "other.py"):
+        (package / file).write_text("raise RuntimeError('imported')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def versions() -> list[str]:
+        code_version.cache_clear()
+        names = ("sample_package", "sample_package.inner", "sample_package.other")
+        return [code_version((name,)) for name in names]
+
+    before = versions()
+    (package / "inner" / "part.py").write_text("x = 1\n")
+    whole, inner, other = [old == new for old, new in zip(before, versions(), strict=True)]
+    assert (whole, inner, other) == (False, False, True)
+    with pytest.raises(ValueError, match=r"sample_package\.missing"):
+        code_version(("sample_package.missing",))
+
+
+def test_content_digest_counts_names_and_bytes(tmp_path: Path) -> None:
+    digests = set()
+    for name, text in (("a", "1"), ("b", "1"), ("a", "2")):
+        folder = tmp_path / f"{name}{text}"
+        folder.mkdir()
+        (folder / name).write_text(text)
+        digests.add(content_digest(folder))
+    assert len(digests) == 3
+    with pytest.raises(FileNotFoundError):
+        ExternalInput.of(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Step("No Spaces", sample_steps.write_manifest), "only a-z"),
+        (lambda: Step("local", lambda out: None), "importable module"),
+        (lambda: noise(size=float("nan")), "not plain JSON"),
+        (lambda: noise(size=Path("a")), "not plain JSON"),
+        (lambda: noise(unknown=1), "unknown"),
+        (lambda: Step("noise", sample_steps.write_noise, {"size": 1}), "seed"),
+        (lambda: Step("read", sample_steps.read_text, {"out": 1}), "given twice"),
+    ],
+)
+def test_a_step_that_cannot_work_is_refused_when_it_is_built(build: Callable[[], Step], message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        build()
+
+
+def test_an_external_file_reaches_the_function(store: StepStore, tmp_path: Path) -> None:
+    (tmp_path / "note.txt").write_text("hello")
+    step = Step("read", sample_steps.read_text, inputs={"file": ExternalInput.of(tmp_path / "note.txt")})
+    store.execute(store.call(step), silent)
+    result = store.find(step)
+    assert result is not None and result.result == {"text": "hello"}
+
+
+@pytest.mark.parametrize(
+    ("step", "error"),
+    [
+        (Step("refuse", sample_steps.refuse, {"reason": "no such arm"}), InputError),
+        (Step("manifest", sample_steps.write_manifest), ValueError),
+        (Step("path", sample_steps.return_path), TypeError),
+    ],
+)
+def test_a_step_that_raises_leaves_nothing(store: StepStore, step: Step, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        store.execute(store.call(step), silent)
+    assert not list((store.root / step.name).iterdir())
+    assert not list((store.root / ".locks").iterdir())
+    assert store.completions() == []
+
+
+def _execute(call: StepCall) -> None:
+    os._exit(10 if StepStore(call.steps).execute(call, silent) else 11)
+
+
+def _process(call: StepCall) -> multiprocessing.process.BaseProcess:
+    process = multiprocessing.get_context("fork").Process(target=_execute, args=(call,))
+    process.start()
+    return process
+
+
+def test_of_two_processes_with_one_step_the_second_waits_and_finds_it_done(store: StepStore) -> None:
+    call = store.call(noise(seconds=0.5))
+    first, second = _process(call), _process(call)
+    time.sleep(0.2)
+    assert store.sweep() == []
+    first.join(20)
+    second.join(20)
+    assert sorted([first.exitcode or 0, second.exitcode or 0]) == [10, 11]
+    assert len(store.completions()) == 1
+
+
+def test_a_killed_step_is_swept_and_computed_anew(store: StepStore) -> None:
+    step = noise(seconds=5.0)
+    process = _process(store.call(step))
+    deadline = time.monotonic() + 10
+    while not list(store.root.glob("noise/.*.partial/first.npy")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid or 0, signal.SIGKILL)
+    process.join(10)
+    assert len(store.sweep()) == 1
+    assert not list((store.root / "noise").iterdir()) and not list((store.root / ".locks").iterdir())
+    quick = noise()
+    assert store.execute(store.call(quick), silent)
+
+
+@pytest.mark.parametrize("dies_at", ["_log_completion", "rename"])
+@pytest.mark.parametrize("successor", ["sweep", "execute"])
+def test_work_complete_at_the_kill_is_published_not_repeated(
+    store: StepStore, monkeypatch: pytest.MonkeyPatch, dies_at: str, successor: str
+) -> None:
+    """The kill comes after the manifest: before the completion is logged, or before the rename."""
+    call = store.call(noise())
+
+    def die(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with monkeypatch.context() as patched:
+        owner = step_store_module.StepStore if dies_at == "_log_completion" else Path
+        patched.setattr(owner, dies_at, die)
+        process = _process(call)
+        process.join(10)
+    assert process.exitcode == -signal.SIGKILL
+    assert store.find(noise()) is None
+    if successor == "sweep":
+        store.sweep()
+    assert not store.execute(call, silent)
+    result = store.find(noise())
+    assert result is not None and store.verify(result) == []
+    assert len(store.completions()) == 1
+    assert [path.name for path in (store.root / "noise").iterdir()] == [noise().key]

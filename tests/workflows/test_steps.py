@@ -1,0 +1,165 @@
+"""Steps on a real local Ray."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipeline.errors import Failure, InputError
+from pipeline.workspace import Workspace
+from tests.workflows import sample_steps
+from tests.workflows.kill_driver import graph
+from workflows.progress import LineDisplay
+from workflows.step_recipe import ExternalInput, Step
+from workflows.step_store import StepStore
+from workflows.steps import StepRunner
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def shown() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture(scope="module")
+def runner(tmp_path_factory: pytest.TempPathFactory, shown: io.StringIO) -> Iterator[StepRunner]:
+    """One Ray for all tests of this module."""
+    workspace = Workspace(tmp_path_factory.mktemp("workspace")).create()
+    with StepRunner(workspace, LineDisplay(shown), num_cpus=2) as runner:
+        yield runner
+
+
+def noise(seed: int, seconds: float = 0.0, title: str = "") -> Step:
+    return Step("noise", sample_steps.write_noise, {"size": 8, "seconds": seconds}, seed=seed, title=title)
+
+
+def test_a_graph_runs_in_order_and_independent_steps_at_the_same_time(
+    runner: StepRunner, shown: io.StringIO
+) -> None:
+    runner.run(noise(0))
+    leaves = [noise(seed, 1.5, title=f"leaf {seed}") for seed in (1, 2)]
+    total = Step("total", sample_steps.add_up, inputs={"left": leaves[0], "right": leaves[1]})
+    began = time.monotonic()
+    results = runner.run_all([total, *leaves])
+    assert [result.name for result in results] == ["total", "noise", "noise"]
+    assert time.monotonic() - began < sum(result.seconds for result in results)
+    assert re.search(r"leaf 1: [1-9]/10 \(sleeping\)", shown.getvalue())
+    assert "leaf 2: done in" in shown.getvalue()
+    computed = len(runner.computed)
+    assert runner.run_all([total, *leaves]) == results
+    assert len(runner.computed) == computed
+
+
+@pytest.mark.parametrize(
+    ("step", "error", "message"),
+    [
+        (Step("refuse", sample_steps.refuse, {"reason": "no arm"}), InputError, "step refuse: no arm"),
+        (Step("fail", sample_steps.fail, {"kind": "Failure"}), Failure, "step fail: the gate was not passed"),
+        (
+            Step("fail", sample_steps.fail, {"kind": "?"}),
+            Failure,
+            "step fail failed: ZeroDivisionError: division",
+        ),
+    ],
+)
+def test_what_a_step_raises_is_told_in_one_line_and_not_retried(
+    runner: StepRunner, step: Step, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=re.escape(message)) as caught:
+        runner.run(step)
+    assert "\n" not in str(caught.value)
+    assert type(caught.value) is error
+    assert not list((runner.store.root / step.name).iterdir())
+
+
+def test_a_step_whose_input_fails_reports_the_input(runner: StepRunner) -> None:
+    bad = Step("refuse", sample_steps.refuse, {"reason": "bad scene"})
+    pending = runner.submit(Step("total", sample_steps.add_up, inputs={"left": bad, "right": noise(3)}))
+    with pytest.raises(InputError, match="bad scene"):
+        pending.result()
+    assert runner.run(noise(3)).path.is_dir()
+
+
+def test_a_lost_worker_is_replaced(runner: StepRunner, tmp_path: Path) -> None:
+    mark = ExternalInput(tmp_path / "mark", "mark")
+    result = runner.run(Step("die_once", sample_steps.die_once, inputs={"mark": mark}))
+    assert (result.path / "half.txt").read_text() == "whole"
+    assert [path.name for path in result.path.parent.iterdir()] == [result.key]
+
+
+def test_workers_are_reused_and_get_the_threads_of_their_step(runner: StepRunner) -> None:
+    steps = [
+        Step("environment", sample_steps.tell_environment, num_cpus=cpus, code=(code,))
+        for cpus, code in ((1, "pipeline.errors"), (1, "pipeline.episode"), (2, "pipeline.workspace"))
+    ]
+    seen = [runner.run(step).result for step in steps]
+    assert [entry["threads"] for entry in seen] == ["1", "1", "2"]
+    assert len({entry["pid"] for entry in seen}) <= 2
+    assert not [name for name in os.environ if name.startswith("RAY_task")]
+
+
+def test_a_second_driver_is_refused(runner: StepRunner) -> None:
+    workspace = Workspace(runner.store.root.parent)
+    with pytest.raises(InputError, match=f"process {os.getpid()}"), StepRunner(workspace):
+        pass
+
+
+def _drive(workspace: Path, seconds: float) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.workflows.kill_driver", str(workspace), str(seconds)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+
+def _kill_at(workspace: Path, pattern: str, delay_s: float) -> list[psutil.Process]:
+    """Starts the driver, kills it ``delay_s`` after a path of ``pattern`` appears, returns its children."""
+    driver = _drive(workspace, 1.0)
+    deadline = time.monotonic() + 60
+    while not list(workspace.glob(pattern)) and driver.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(delay_s)
+    tree = psutil.Process(driver.pid).children(recursive=True)
+    assert driver.poll() is None, "the driver ended before it could be killed"
+    driver.kill()
+    driver.communicate()
+    return tree
+
+
+def test_a_driver_killed_at_random_moments_continues_and_repeats_nothing(tmp_path: Path) -> None:
+    """Real processes: SIGKILL during start-up or early work and late in it, then the same command."""
+    moments = random.Random(0)
+    store = StepStore(tmp_path / "steps")
+    children = _kill_at(tmp_path, "steps/noise/.*.partial", moments.uniform(0.0, 0.8))
+    children += _kill_at(tmp_path, "steps/noise/[!.]*/manifest.json", moments.uniform(0.0, 0.6))
+    done_before = {result.path: result.path.stat().st_ino for result in store.published()}
+    assert done_before
+
+    driver = _drive(tmp_path, 1.0)
+    output, _ = driver.communicate(timeout=90)
+    assert driver.returncode == 0
+    assert "ray True" in output
+    assert {(r.name, r.key) for r in store.published()} == {(s.name, s.key) for s in graph(1.0)}
+    assert {path: path.stat().st_ino for path in done_before} == done_before, "a published step was replaced"
+    completed = [(line["name"], line["key"]) for line in store.completions()]
+    assert len(completed) == len(set(completed)) == 4
+    assert not any(store.verify(result) for result in store.published())
+    leftovers = [
+        p for p in tmp_path.rglob("*") if p.name.startswith(".") and p.name not in (".locks", ".progress")
+    ]
+    assert leftovers == [] and not [*tmp_path.glob("steps/.locks/*"), *tmp_path.glob("steps/.progress/*")]
+    # The killed drivers' processes are gone too: the workers at once, Ray's helpers by the next driver.
+    assert [process for process in children if process.is_running()] == []
+
+    began = time.monotonic()
+    again = _drive(tmp_path, 1.0)
+    assert again.communicate(timeout=30)[0] == "computed 0 reused 4 ray False\n"
+    assert time.monotonic() - began < 5

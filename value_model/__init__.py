@@ -1,0 +1,1 @@
+"""The value model: returns, training, scoring and advantages."""

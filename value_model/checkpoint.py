@@ -1,0 +1,76 @@
+"""One trained value model on disk: ``model.safetensors`` (weights) and ``value.json`` (everything else).
+
+The JSON names every episode that had a part in the model, its validation episodes included, and that
+list is what scoring goes by: a model may score any episode that is not on it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from pipeline.errors import InputError
+from value_model.network import SmallValueNetwork, ValueNetworkConfig
+
+FORMAT_VERSION = 1
+WEIGHTS_NAME = "model.safetensors"
+RECORD_NAME = "value.json"
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """What is known about one trained model.
+
+    fold, member: which held-out fold, and which of its ensemble. seen: ids of all episodes that it
+    was trained on or stopped by, sorted. network: its shape. training: the training configuration as
+    plain JSON, for the record. best_step: where its weights come from. train_loss, validation_loss:
+    cross-entropies in nats there (``validation_loss`` is ``None`` where no episode could be spared).
+    """
+
+    fold: int
+    member: int
+    seen: tuple[str, ...]
+    network: ValueNetworkConfig
+    training: dict[str, Any]
+    best_step: int
+    train_loss: float
+    validation_loss: float | None
+
+
+def save_checkpoint(out: Path, network: SmallValueNetwork, record: ModelRecord) -> None:
+    """Writes a model into the folder ``out``; the record last, so that a folder with one is complete."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / RECORD_NAME).unlink(missing_ok=True)
+    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, out / WEIGHTS_NAME)
+    document = {"format_version": FORMAT_VERSION, **asdict(record)}
+    (out / RECORD_NAME).write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
+
+
+def read_record(path: Path) -> ModelRecord:
+    """The record in the folder ``path``. Raises ``InputError`` where there is none that can be read."""
+    try:
+        document = json.loads((path / RECORD_NAME).read_text())
+        version = document.pop("format_version")
+        if version != FORMAT_VERSION:
+            raise InputError(
+                f"{path} is a value model of format {version}, not {FORMAT_VERSION}: train it again"
+            )
+        shape = document.pop("network")
+        network = ValueNetworkConfig(**{**shape, "channels": tuple(shape["channels"])})
+        return ModelRecord(**{**document, "seen": tuple(document["seen"]), "network": network})
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is not a finished value model ({error}): train it again") from error
+
+
+def load_network(path: Path, record: ModelRecord, device: str = "cpu") -> SmallValueNetwork:
+    """The network in ``path``, ready to evaluate. Raises ``InputError`` if its weights do not fit."""
+    network = SmallValueNetwork(record.network)
+    try:
+        network.load_state_dict(load_file(path / WEIGHTS_NAME))
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"the weights in {path} do not fit its {RECORD_NAME}: {error}") from error
+    return network.to(device).eval()

@@ -1,0 +1,1 @@
+"""The improvement loop: durable steps, training, evaluation, reports and the command line."""

@@ -1,0 +1,266 @@
+"""Which steps one turn of the loop consists of: only names and dependencies, nothing runs here.
+
+Every function returns steps whose keys follow from their recipes, so that a driver knows before it
+starts anything what is already done.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline.label_snapshot import Snapshot
+from pipeline.workspace import Workspace
+from workflows import loop_steps, value_steps
+from workflows.settings import LoopSettings
+from workflows.step_recipe import ExternalInput, Step
+from workflows.step_store import StepResult
+
+# Scene seeds: recorded scenes and evaluated starts never meet.
+DEMONSTRATION_SCENES = {"skilled": 0, "sloppy": 100_000}
+ROLLOUT_SCENES = {"observer": 200_000, "supervisor": 300_000}
+
+# The packages whose source decides a result, by kind of step.
+_COLLECTING = ("collectors", "pipeline.episode", "pipeline.episode_writer", "pipeline.policy")
+_TRAINING = ("pipeline.policy", "pipeline.frame_table", "pipeline.frame_cache", "workflows.policy_training")
+_VALUE = ("value_model", "pipeline.frame_table", "pipeline.frame_cache")
+_EVALUATING = ("collectors", "pipeline.policy", "workflows.evaluation")
+
+AnyStep = Step | StepResult
+
+
+@dataclass(frozen=True)
+class TurnSteps:
+    """The steps of one turn, from a frozen snapshot to evaluations; ``evaluations`` by name, in parts."""
+
+    cache: list[Step]
+    members: list[Step]
+    advantages: Step
+    dataset: Step
+    recap: Step
+    filtered: Step
+    evaluations: dict[str, list[Step]]
+
+    def all(self) -> list[Step]:
+        """Every step, in an order that keeps two cores busy."""
+        evaluations = [step for parts in self.evaluations.values() for step in parts]
+        return [
+            *self.cache,
+            *self.members,
+            self.filtered,
+            self.advantages,
+            self.recap,
+            self.dataset,
+            *evaluations,
+        ]
+
+
+class LoopGraph:
+    """Makes the steps of a workspace under given settings."""
+
+    def __init__(self, workspace: Workspace, settings: LoopSettings, parts: int = 2) -> None:
+        """``parts``: how many pieces recordings and evaluations are cut into, to use several cores."""
+        self.settings = settings
+        self.parts = parts
+        # The folder may move: what it holds enters keys through snapshots, not through its path.
+        self._workspace = ExternalInput(workspace.root, "workspace")
+
+    def demonstrations(self, person: str, episodes: int) -> list[Step]:
+        """A scripted person's demonstrations."""
+        return self._session(f"demo-{person}", person, episodes, DEMONSTRATION_SCENES[person])
+
+    def rollouts(self, person: str, episodes: int, policy: AnyStep) -> list[Step]:
+        """Rollouts of ``policy``'s checkpoint with an observer (autonomous) or a supervisor."""
+        kind = "supervised" if person == "supervisor" else "autonomous"
+        name = f"rollout-{policy.key[:8]}-{kind}"
+        return self._session(name, person, episodes, ROLLOUT_SCENES[person], policy)
+
+    def _session(
+        self, name: str, person: str, episodes: int, first_scene: int, policy: AnyStep | None = None
+    ) -> list[Step]:
+        recording = self.settings.recording
+        session = {
+            "name": name,
+            "person": person,
+            "episodes": episodes,
+            "tasks": recording.tasks,
+            "seed": self.settings.seed,
+            "first_scene_seed": first_scene,
+            "max_steps": recording.max_steps,
+            "rate_hz": recording.rate_hz,
+            "image_size": recording.image_size,
+        }
+        inputs: dict[str, Any] = {"workspace": self._workspace}
+        parameters: dict[str, Any] = {"session": session}
+        if policy is not None:
+            inputs["checkpoint"] = policy
+            parameters["checkpoint_name"] = f"{policy.name}/{policy.key}"
+        return [
+            Step(
+                "record" if policy is None else "roll_out",
+                loop_steps.record_session,
+                {**parameters, "part": [k, self.parts]},
+                inputs,
+                _COLLECTING,
+            )
+            for k in range(self.parts)
+        ]
+
+    def cache(self, snapshot: Snapshot) -> list[Step]:
+        """Decodes the snapshot's frames."""
+        return [
+            Step(
+                "cache_frames",
+                loop_steps.cache_frames,
+                {"image_size": self.settings.recording.image_size, "part": [k, self.parts]},
+                self._on(snapshot),
+                ("pipeline.frame_cache", "pipeline.frame_codec"),
+            )
+            for k in range(self.parts)
+        ]
+
+    def base(self, snapshot: Snapshot) -> Step:
+        """The base policy, from every demonstration, with all cores: nothing else can run meanwhile."""
+        policy = self.settings.policy
+        training = {
+            "steps": policy.base_steps,
+            "learning_rate": policy.base_learning_rate,
+            "threads": self.parts,
+            "seed": self.settings.seed,
+            "indicator_dropout": 0.0,
+        }
+        return Step(
+            "train_base",
+            loop_steps.train_base,
+            self._sized(training=training),
+            self._on(snapshot),
+            _TRAINING,
+            num_cpus=self.parts,
+        )
+
+    def turn(self, snapshot: Snapshot, base: AnyStep) -> TurnSteps:
+        """One turn: values, advantages, fine-tunes from ``base``, evaluations on paired starts."""
+        members = self._value_members(snapshot)
+        advantages = self._advantages(snapshot, members)
+        recap = self._recap(snapshot, base, advantages)
+        filtered = self._filtered(snapshot, base)
+        return TurnSteps(
+            cache=self.cache(snapshot),
+            members=members,
+            advantages=advantages,
+            dataset=self._dataset(snapshot, advantages),
+            recap=recap,
+            filtered=filtered,
+            evaluations={
+                "base": self.evaluation(base, None),
+                "filtered BC": self.evaluation(filtered, None),
+                "RECAP": self.evaluation(recap, "positive"),
+                "RECAP, asked for negative": self.evaluation(recap, "negative"),
+            },
+        )
+
+    def evaluation(self, policy: AnyStep, indicator: str | None) -> list[Step]:
+        """A checkpoint on the settings' starts, in parts."""
+        recording = self.settings.recording
+        evaluation = {
+            "tasks": recording.tasks,
+            "starts": self.settings.evaluation_starts,
+            "max_steps": recording.max_steps,
+            "rate_hz": recording.rate_hz,
+            "indicator": indicator,
+        }
+        return [
+            Step(
+                "evaluate",
+                loop_steps.evaluate_policy,
+                {"evaluation": evaluation, "part": [k, self.parts]},
+                {"checkpoint": policy},
+                _EVALUATING,
+            )
+            for k in range(self.parts)
+        ]
+
+    def _value_members(self, snapshot: Snapshot) -> list[Step]:
+        value = self.settings.value
+        return [
+            Step(
+                "train_value",
+                value_steps.train_value_member,
+                self._sized(fold=fold, member=member, training=self._value_training()),
+                self._on(snapshot),
+                _VALUE,
+            )
+            for fold in range(value.folds)
+            for member in range(value.members)
+        ]
+
+    def _value_training(self) -> dict[str, Any]:
+        value = self.settings.value
+        return {
+            "folds": value.folds,
+            "members": value.members,
+            "steps": value.steps,
+            "seed": self.settings.seed,
+        }
+
+    def _advantages(self, snapshot: Snapshot, members: list[Step]) -> Step:
+        value = self.settings.value
+        advantage = {"horizon": value.n_step, "positive_fraction": value.positive_fraction}
+        return Step(
+            "advantages",
+            value_steps.score_and_label,
+            self._sized(training=self._value_training(), advantage=advantage),
+            {**self._on(snapshot), "members": members},
+            _VALUE,
+        )
+
+    def _recap(self, snapshot: Snapshot, base: AnyStep, advantages: Step) -> Step:
+        policy = self.settings.policy
+        training = {
+            **self._fine_tuning(),
+            "indicator_dropout": policy.indicator_dropout,
+            "positive_share": policy.positive_share,
+        }
+        inputs = {**self._on(snapshot), "base": base, "advantages": advantages}
+        parameters = self._sized(training=training)
+        return Step("fine_tune_recap", loop_steps.fine_tune_recap, parameters, inputs, _TRAINING)
+
+    def _filtered(self, snapshot: Snapshot, base: AnyStep) -> Step:
+        inputs = {**self._on(snapshot), "base": base}
+        parameters = self._sized(training={**self._fine_tuning(), "indicator_dropout": 0.0})
+        return Step("fine_tune_filtered", loop_steps.fine_tune_filtered, parameters, inputs, _TRAINING)
+
+    def _fine_tuning(self) -> dict[str, Any]:
+        policy = self.settings.policy
+        return {
+            "steps": policy.fine_tune_steps,
+            "learning_rate": policy.fine_tune_learning_rate,
+            "seed": self.settings.seed,
+        }
+
+    def _dataset(self, snapshot: Snapshot, advantages: Step) -> Step:
+        parameters = {
+            "indicator_dropout": self.settings.policy.indicator_dropout,
+            "seed": self.settings.seed,
+        }
+        return Step(
+            "conditioned_dataset",
+            value_steps.build_conditioned_dataset,
+            parameters,
+            {**self._on(snapshot), "advantages": advantages},
+            ("pipeline.lerobot_dataset", "pipeline.episode_video", "pipeline.prompts"),
+        )
+
+    def _on(self, snapshot: Snapshot) -> dict[str, Any]:
+        return {
+            "workspace": self._workspace,
+            "snapshot": ExternalInput(snapshot.path, snapshot.digest),
+        }
+
+    def _sized(self, **parameters: Any) -> dict[str, Any]:
+        return {"image_size": self.settings.recording.image_size, **parameters}
+
+
+def settings_summary(settings: LoopSettings) -> dict[str, Any]:
+    """The settings as plain JSON, for the ledger and the report."""
+    return asdict(settings)

@@ -1,0 +1,158 @@
+"""The loop's durable steps, as plain functions: each reads finished inputs and writes into ``out``.
+
+A step may run again after a kill, so everything here is repeatable: episodes that exist are kept,
+cache entries that exist are reused, and nothing outside ``out`` is overwritten. Heavy libraries are
+imported inside the functions: the driver only needs their names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from workflows.snapshot_table import snapshot_table
+from workflows.step_files import ADVANTAGES_FILE, CHECKPOINT
+
+if TYPE_CHECKING:
+    from pipeline.frame_table import FrameTable
+
+Progress = Callable[[int, int], None]
+
+
+def record_session(
+    out: Path,
+    *,
+    workspace: Path,
+    session: dict[str, Any],
+    part: tuple[int, int],
+    progress: Progress,
+    checkpoint: Path | None = None,
+    checkpoint_name: str | None = None,
+) -> dict[str, Any]:
+    """Records part of a scripted person's session into the workspace; the result lists the episodes."""
+    from collectors.simulated_sessions import SessionConfig, run_session
+    from pipeline.workspace import Workspace
+
+    config = SessionConfig(**{**session, "tasks": tuple(session["tasks"])})
+    folder = checkpoint / CHECKPOINT if checkpoint is not None else None
+    episodes = run_session(
+        Workspace(workspace), config, folder, checkpoint_name, (part[0], part[1]), progress
+    )
+    return {"episodes": episodes}
+
+
+def cache_frames(
+    out: Path, *, workspace: Path, snapshot: Path, image_size: int, part: tuple[int, int], progress: Progress
+) -> dict[str, Any]:
+    """Decodes and resizes every frame of part of the snapshot's episodes, once."""
+    from pipeline.frame_cache import FrameCache
+    from pipeline.label_snapshot import read_snapshot
+    from pipeline.workspace import Workspace
+
+    store = Workspace(workspace)
+    cache = FrameCache(store.cache, image_size)
+    rows = read_snapshot(snapshot)[part[0] :: part[1]]
+    for done, row in enumerate(rows):
+        cache.build(store.episode_path(row.task, row.episode_id))
+        progress(done + 1, len(rows))
+    return {"episodes": len(rows), "frames": sum(row.length for row in rows)}
+
+
+def train_base(
+    out: Path,
+    *,
+    workspace: Path,
+    snapshot: Path,
+    image_size: int,
+    training: dict[str, Any],
+    progress: Progress,
+) -> dict[str, Any]:
+    """Trains the base policy from scratch on every demonstration, with the bare task as its prompt."""
+    from pipeline.prompts import NONE
+
+    table, _ = snapshot_table(workspace, snapshot, image_size)
+    indicators = np.full(len(table.episode_index), NONE, np.int8)
+    return _train(out, table, indicators, training, None, None, progress)
+
+
+def fine_tune_recap(
+    out: Path,
+    *,
+    workspace: Path,
+    snapshot: Path,
+    base: Path,
+    advantages: Path,
+    image_size: int,
+    training: dict[str, Any],
+    progress: Progress,
+) -> dict[str, Any]:
+    """Fine-tunes the base on all data, good and bad, with the advantage in the prompt (RECAP)."""
+    table, _ = snapshot_table(workspace, snapshot, image_size)
+    with np.load(advantages / ADVANTAGES_FILE) as stored:
+        indicators = stored["indicator"]
+    return _train(out, table, indicators, training, base, None, progress)
+
+
+def fine_tune_filtered(
+    out: Path,
+    *,
+    workspace: Path,
+    snapshot: Path,
+    base: Path,
+    image_size: int,
+    training: dict[str, Any],
+    progress: Progress,
+) -> dict[str, Any]:
+    """Fine-tunes the base on successful episodes and corrections only (filtered behaviour cloning)."""
+    from pipeline.episode import Outcome, Source
+    from pipeline.prompts import NONE
+
+    table, rows = snapshot_table(workspace, snapshot, image_size)
+    succeeded = np.array([row.outcome == Outcome.SUCCESS for row in rows])
+    mask = succeeded[table.episode_index] | (table.source == Source.INTERVENTION)
+    indicators = np.full(len(table.episode_index), NONE, np.int8)
+    return _train(out, table, indicators, training, base, mask, progress)
+
+
+def evaluate_policy(
+    out: Path,
+    *,
+    checkpoint: Path,
+    evaluation: dict[str, Any],
+    part: tuple[int, int],
+    progress: Progress,
+) -> dict[str, Any]:
+    """Runs a checkpoint on part of the evaluation's starts."""
+    from workflows.evaluation import EvaluationConfig, evaluate, write_attempts
+
+    config = EvaluationConfig(**{**evaluation, "tasks": tuple(evaluation["tasks"])})
+    attempts = evaluate(checkpoint / CHECKPOINT, config, (part[0], part[1]), progress)
+    write_attempts(attempts, out)
+    return {"attempts": len(attempts), "successes": sum(a.success for a in attempts)}
+
+
+def _train(
+    out: Path,
+    table: FrameTable,
+    indicators: np.ndarray,
+    training: dict[str, Any],
+    start: Path | None,
+    mask: np.ndarray | None,
+    progress: Progress,
+) -> dict[str, Any]:
+    from workflows.policy_training import PolicyTrainingConfig, train_policy
+
+    start_folder = start / CHECKPOINT if start is not None else None
+    result = train_policy(
+        table,
+        indicators,
+        PolicyTrainingConfig(**training),
+        start_folder,
+        out / CHECKPOINT,
+        frame_mask=mask,
+        progress=lambda step, total, _: progress(step, total),
+    )
+    return {"final_loss": result.final_loss, "frames": result.frames, "samples_per_s": result.samples_per_s}

@@ -1,0 +1,178 @@
+"""One self-contained HTML page per iteration: what improved, why, and where each number came from.
+
+Reads: what :class:`ReportData` holds, and the camera frames of at most three episodes. Writes one
+file, atomically; it names no other file or address, so it can be mailed or archived. The same data
+makes the same bytes. When an episode's recording is not at hand its value is shown without frames.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, StrictUndefined
+
+from pipeline.durable_files import write_file
+from pipeline.episode_file import EpisodeEntry
+from pipeline.errors import InputError
+from value_model.calibration import ValueQuality
+from workflows import report_figures as figures
+from workflows import report_tables as tables
+from workflows.comparison import PairedDifference, Performance
+from workflows.report_episodes import choose_episodes, episode_pictures
+from workflows.report_words import Tile, duration, headline, number, tiles
+
+__all__ = ["FRAME_COLUMNS", "ReportData", "StepOrigin", "choose_episodes", "write_report"]
+
+TEMPLATE = "report_template.html"
+FRAME_COLUMNS = (
+    "episode_id",
+    "task",
+    "operator",
+    "outcome",
+    "frame",
+    "source",
+    "value",
+    "advantage",
+    "return_",
+    "indicator",
+    "reason",
+)
+
+
+@dataclass(frozen=True)
+class StepOrigin:
+    """The step that made something: its name, key, folder (relative to the workspace) and seconds."""
+
+    name: str
+    key: str
+    path: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything on the page.
+
+    performances: by policy, in the order of the figures. differences: by ``"<candidate> vs <other>"``.
+    frames: one row per frame with :data:`FRAME_COLUMNS` (``source`` is ``pipeline.episode.Source``,
+    ``indicator`` a code of ``pipeline.prompts``, ``reason`` a ``value_model.advantages.Reason`` or
+    text; ``outcome``, ``advantage`` and ``return_`` are missing where nobody labelled the episode).
+    thresholds: per task. value_quality: the JSON of ``value_model.calibration.ValueQuality``, or empty.
+    training_curves: (step, loss) by policy. episodes: all episodes in ``frames``. origins: by
+    ``"performance"``, ``"advantages"``, ``"values"``, ``"training"``, ``"data"``. film: a GIF.
+    annotators: how many episodes each person labelled.
+    """
+
+    iteration: int
+    title: str
+    robot: str
+    tasks: tuple[str, ...]
+    performances: dict[str, Performance]
+    candidate: str
+    reference: str
+    differences: dict[str, PairedDifference]
+    promoted: bool
+    decision: str
+    frames: pd.DataFrame
+    thresholds: dict[str, float]
+    value_quality: dict[str, Any]
+    training_curves: dict[str, list[tuple[int, float]]]
+    episodes: list[EpisodeEntry]
+    origins: dict[str, list[StepOrigin]]
+    steps: list[StepOrigin]
+    peak_memory_gib: float | None = None
+    wall_seconds: float | None = None
+    film: Path | None = None
+    annotators: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raises ``InputError`` when a policy or a column of the frames is missing."""
+        for name in (self.candidate, self.reference):
+            if name not in self.performances:
+                raise InputError(
+                    f"the report compares {name!r}, which was not evaluated: {list(self.performances)}"
+                )
+        missing = [c for c in FRAME_COLUMNS if c not in self.frames.columns]
+        if missing:
+            raise InputError(f"the report's frames lack the columns {missing}")
+
+
+def write_report(data: ReportData, out: Path) -> Path:
+    """Writes the page to ``out`` atomically and returns it. Raises ``InputError`` for unusable data."""
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    source = resources.files("workflows").joinpath(TEMPLATE).read_text(encoding="utf-8")
+    page = environment.from_string(source).render(_context(data))
+    write_file(out, page.encode())
+    return out
+
+
+def _context(data: ReportData) -> dict[str, Any]:
+    difference = data.differences.get(f"{data.candidate} vs {data.reference}")
+    frames = data.frames
+    rates = {entry.id: entry.info.rate_hz for entry in data.episodes}
+    per_episode = tables.per_episode(frames)
+    quality = ValueQuality.from_json(json.dumps(data.value_quality)) if data.value_quality else None
+    has_advantages = bool(np.isfinite(frames["advantage"].to_numpy(float)).any())
+    curves = {label: curve for label, curve in data.training_curves.items() if curve}
+    return {
+        "data": data,
+        "headline": headline(data.performances, data.candidate, data.reference, difference),
+        "tiles": tiles(data.performances, data.candidate, data.reference, data.differences),
+        "performance": figures.performance_figure(data.performances, data.candidate),
+        "performance_rows": tables.performance_rows(data.performances),
+        "difference_rows": tables.difference_rows(data.differences),
+        "advantages": figures.advantage_figure(frames, data.thresholds) if has_advantages else None,
+        "thresholds": {task: number(value, 3) for task, value in data.thresholds.items()},
+        "hidden_tasks": max(0, frames["task"].nunique() - figures.MOST_TASKS_SHOWN),
+        "share_rows": tables.share_rows(frames),
+        "reason_rows": tables.reason_rows(frames),
+        "episode_pictures": episode_pictures(frames, data.episodes),
+        "quality": quality,
+        "quality_tiles": _quality_tiles(quality) if quality else [],
+        "same_age": _same_age(quality) if quality else "",
+        "reliability": figures.reliability_figure(quality.reliability)
+        if quality and quality.reliability
+        else None,
+        "training": figures.training_figure(curves) if curves else None,
+        "episode_rows": tables.episode_rows(frames, rates),
+        "episode_count": len(per_episode),
+        "labelled_count": int(per_episode["outcome"].notna().sum()),
+        "frame_count": len(frames),
+        "film": _film(data.film),
+        "number": number,
+        "duration": duration,
+    }
+
+
+def _quality_tiles(quality: ValueQuality) -> list[Tile]:
+    def tile(title: str, value: float | None, digits: int) -> Tile:
+        return Tile(title, None, "–" if value is None else number(value, digits), "", "", "", "unclear")
+
+    shown = [tile("Correlation of value and return", quality.correlation, 2)]
+    for part, auc in quality.auc_by_part.items():
+        shown.append(tile(f"Tells success from failure at {part} (AUC)", auc, 2))
+    return [*shown, tile("Mean absolute error", quality.mean_absolute_error, 3)]
+
+
+def _same_age(quality: ValueQuality) -> str:
+    """``25% 0.66, 50% 0.71``, or nothing where no pair could be compared."""
+    known = [f"{part} {number(auc, 2)}" for part, auc in quality.auc_same_age.items() if auc is not None]
+    return ", ".join(known)
+
+
+def _film(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return "data:image/gif;base64," + base64.b64encode(path.read_bytes()).decode()
+    except OSError as error:
+        raise InputError(f"the film {path} cannot be read: {error.strerror}") from error

@@ -1,0 +1,127 @@
+"""Gathers what an iteration's steps left behind and writes its report."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.label_snapshot import SnapshotRow, read_snapshot
+from pipeline.workspace import Workspace
+from value_model.advantages import Reason
+from workflows.comparison import paired_difference, performance
+from workflows.evaluation import read_attempts
+from workflows.report import FRAME_COLUMNS, ReportData, StepOrigin, write_report
+from workflows.step_files import CHECKPOINT, FILM_FILE, QUALITY_FILE, THRESHOLDS_FILE, TRAINING_FILE
+from workflows.value_steps import episode_columns
+
+REPORT_FILE = "report.html"
+
+
+def write_iteration_report(
+    out: Path,
+    *,
+    workspace: Path,
+    snapshot: Path,
+    evaluations: list[Path],
+    evaluation_names: list[str],
+    trainings: list[Path],
+    training_names: list[str],
+    advantages: Path,
+    members: list[Path],
+    dataset: Path,
+    film: Path,
+    iteration: int,
+    title: str,
+    reference: str,
+    promoted: bool,
+    decision: str,
+) -> dict[str, Any]:
+    """Gathers what the steps left behind and writes ``report.html``.
+
+    ``evaluation_names`` names the policy of each folder in ``evaluations`` (several parts share one).
+    """
+    store = Workspace(workspace)
+    rows = read_snapshot(snapshot)
+    attempts = {
+        name: read_attempts(*(p for p, n in zip(evaluations, evaluation_names, strict=True) if n == name))
+        for name in dict.fromkeys(evaluation_names)
+    }
+    candidate = "RECAP"
+    data = ReportData(
+        iteration=iteration,
+        title=title,
+        robot=rows[0].robot,
+        tasks=tuple(dict.fromkeys(row.task for row in rows)),
+        performances={name: performance(found) for name, found in attempts.items()},
+        candidate=candidate,
+        reference=reference,
+        differences={
+            f"{candidate} vs {name}": paired_difference(attempts[candidate], found)
+            for name, found in attempts.items()
+            if name != candidate
+        },
+        promoted=promoted,
+        decision=decision,
+        frames=frame_rows(rows, advantages),
+        thresholds=json.loads((advantages / THRESHOLDS_FILE).read_text()),
+        value_quality=json.loads((advantages / QUALITY_FILE).read_text()),
+        training_curves={
+            name: _curve(folder) for name, folder in zip(training_names, trainings, strict=True)
+        },
+        episodes=[store.find(row.episode_id) for row in rows],
+        origins={
+            "performance": _origins(evaluations),
+            "advantages": _origins([advantages, dataset]),
+            "values": _origins([*members, advantages]),
+            "training": _origins(trainings),
+            "data": _origins([advantages]),
+        },
+        steps=_origins([*trainings, *members, advantages, dataset, *evaluations, film]),
+        film=film / FILM_FILE,
+        annotators=dict(Counter(row.annotator for row in rows if row.annotator is not None)),
+    )
+    write_report(data, out / REPORT_FILE)
+    return {"report": REPORT_FILE}
+
+
+def frame_rows(rows: Sequence[SnapshotRow], advantages: Path) -> pd.DataFrame:
+    """One row a frame, with the columns that the report needs."""
+    columns = episode_columns(advantages)
+    parts = []
+    for row in rows:
+        arrays = columns[row.episode_id]
+        part = pd.DataFrame(
+            {
+                "frame": arrays["frame"],
+                "source": arrays["source"],
+                "value": arrays["value"],
+                "advantage": arrays["advantage"],
+                "return_": arrays["return"],
+                "indicator": arrays["indicator"],
+                "reason": [Reason(code).name.lower() for code in arrays["reason"]],
+            }
+        )
+        part["episode_id"], part["task"], part["operator"] = row.episode_id, row.task, row.operator
+        part["outcome"] = row.outcome
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)[list(FRAME_COLUMNS)]
+
+
+def _curve(folder: Path) -> list[tuple[int, float]]:
+    record = json.loads((folder / CHECKPOINT / TRAINING_FILE).read_text())
+    return [(int(step), float(loss)) for step, loss in record["loss_curve"]]
+
+
+def _origins(folders: Sequence[Path]) -> list[StepOrigin]:
+    origins = []
+    for folder in folders:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        name, key = manifest["name"], manifest["key"]
+        origins.append(StepOrigin(name, key, f"steps/{name}/{key}", float(np.round(manifest["seconds"], 1))))
+    return origins

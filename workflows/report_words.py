@@ -1,0 +1,189 @@
+"""The words and numbers of the report's first screen: the headline, the tiles and the decision."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from workflows.comparison import Estimate, PairedDifference, Performance
+
+NBSP = "\u00a0"
+MINUS = "\u2212"
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One big number: ``before`` → ``after``, and whether the change is ``good``, ``bad`` or ``unclear``."""
+
+    title: str
+    before: str | None
+    after: str
+    unit: str
+    change: str
+    interval: str
+    tone: str
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The sentence that an operator reads, and the second one that says what it rests on."""
+
+    sentence: str
+    detail: str
+    tone: str
+
+
+def tone(difference: Estimate) -> str:
+    """``good`` or ``bad`` where the whole 95 % interval lies on one side of zero, else ``unclear``."""
+    if difference.low > 0:
+        return "good"
+    return "bad" if difference.high < 0 else "unclear"
+
+
+def number(value: float, digits: int = 0) -> str:
+    """A number with a proper minus sign; never "−0"; "–" where there is none."""
+    if not math.isfinite(value):
+        return "–"
+    text = f"{value:,.{digits}f}".replace(",", "\u202f")
+    return text.lstrip("-") if float(f"{value:.{digits}f}") == 0 else text.replace("-", MINUS)
+
+
+def signed(value: float, digits: int = 0) -> str:
+    """A change: always with its sign."""
+    text = number(value, digits)
+    return f"+{text}" if value > 0 and float(f"{value:.{digits}f}") != 0 else text
+
+
+def percent(value: float) -> str:
+    """A share (0–1) in per cent."""
+    return f"{number(100 * value)}{NBSP}%"
+
+
+def rate_digits(value: float) -> int:
+    """Decimals that keep two figures of a rate: a slow robot's 3.4 an hour must not become 3."""
+    return 0 if abs(value) >= 20 else 1
+
+
+def estimate_text(estimate: Estimate, *, share: bool = False) -> str:
+    """``71 % (62 to 79)`` for a share, ``312 (250 to 371)`` otherwise."""
+    if share:
+        return f"{percent(estimate.value)} ({number(100 * estimate.low)} to {number(100 * estimate.high)})"
+    digits = rate_digits(estimate.value)
+    low, high = number(estimate.low, digits), number(estimate.high, digits)
+    return f"{number(estimate.value, digits)} ({low} to {high})"
+
+
+def p_text(p_value: float) -> str:
+    """``p < 0.001`` or ``p = 0.03``."""
+    return f"p{NBSP}<{NBSP}0.001" if p_value < 0.001 else f"p{NBSP}={NBSP}{p_value:.2g}"
+
+
+def duration(seconds: float | None) -> str:
+    """``48 s``, ``12 min 5 s`` or ``3 h 12 min``; "–" where there is none."""
+    if seconds is None:
+        return "–"
+    if seconds < 10:
+        return f"{number(seconds, 1)} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def headline(
+    performances: Mapping[str, Performance],
+    candidate: str,
+    reference: str,
+    difference: PairedDifference | None,
+) -> Headline:
+    """What happened, in one sentence that claims no more than the interval of the difference allows."""
+    new, old = performances[candidate], performances[reference]
+    per_hour = new.successes_per_hour.value
+    before = old.successes_per_hour.value
+    digits = rate_digits(min(per_hour, before))
+    shown, shown_before = number(per_hour, digits), number(before, digits)
+    mood = tone(difference.successes_per_hour) if difference is not None else "unclear"
+    if mood == "good" and before > 0:
+        sentence = (
+            f"{candidate} gets {per_hour / before:.1f}× as much done as {reference}: "
+            f"{shown} successes per hour, up from {shown_before}."
+        )
+    elif mood == "good":
+        sentence = f"{candidate} succeeds {shown} times per hour, where {reference} never did."
+    elif mood == "bad":
+        sentence = (
+            f"{candidate} gets less done than {reference}: "
+            f"{shown} successes per hour, down from {shown_before}."
+        )
+    else:
+        sentence = (
+            f"No clear difference yet: {candidate} made {shown} successes per hour, "
+            f"{reference} made {shown_before}."
+        )
+    detail = (
+        f"{new.successes} of {new.attempts} attempts succeeded; with {reference}, "
+        f"{old.successes} of {old.attempts}."
+    )
+    return Headline(sentence, detail, mood)
+
+
+def tiles(
+    performances: Mapping[str, Performance],
+    candidate: str,
+    reference: str,
+    differences: Mapping[str, PairedDifference],
+) -> list[Tile]:
+    """The reference's two numbers first, then throughput against every other policy compared with."""
+    new, old = performances[candidate], performances[reference]
+    found = differences.get(f"{candidate} vs {reference}")
+    shown = [_success_tile(new, old, reference, found), _throughput_tile(new, old, reference, found)]
+    for name, difference in differences.items():
+        other = name.removeprefix(f"{candidate} vs ")
+        # "RECAP, asked for negative" is the candidate itself: beating it is no improvement.
+        asked = other.startswith(f"{candidate},")
+        if other not in (reference, name) and other in performances and not asked:
+            shown.append(_throughput_tile(new, performances[other], other, difference))
+    return shown
+
+
+def _success_tile(
+    new: Performance, old: Performance, other: str, difference: PairedDifference | None
+) -> Tile:
+    change = interval = ""
+    if difference is not None:
+        d = difference.success_rate
+        change = f"{signed(100 * d.value)} points"
+        interval = f"{signed(100 * d.low)} to {signed(100 * d.high)}"
+    return Tile(
+        f"Success rate, against {other}",
+        percent(old.success_rate.value),
+        percent(new.success_rate.value),
+        "",
+        change,
+        interval,
+        tone(difference.success_rate) if difference is not None else "unclear",
+    )
+
+
+def _throughput_tile(
+    new: Performance, old: Performance, other: str, difference: PairedDifference | None
+) -> Tile:
+    before, after = old.successes_per_hour.value, new.successes_per_hour.value
+    digits = rate_digits(min(before, after))
+    change = interval = ""
+    if difference is not None:
+        d = difference.successes_per_hour
+        change = f"{signed(d.value, digits)} per hour"
+        interval = f"{signed(d.low, digits)} to {signed(d.high, digits)}"
+    return Tile(
+        f"Successes per hour, against {other}",
+        number(before, digits),
+        number(after, digits),
+        "per hour",
+        change,
+        interval,
+        tone(difference.successes_per_hour) if difference is not None else "unclear",
+    )

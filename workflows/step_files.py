@@ -1,0 +1,10 @@
+"""The names of what the loop's steps leave in their folders."""
+
+CHECKPOINT = "checkpoint"
+ADVANTAGES_FILE = "advantages.npz"
+THRESHOLDS_FILE = "thresholds.json"
+QUALITY_FILE = "value_quality.json"
+DATASET = "dataset"
+EVALUATION_FILE = "evaluation.json"
+TRAINING_FILE = "training.json"
+FILM_FILE = "base-against-recap.gif"
