@@ -36,7 +36,7 @@ check: $(VENV)/.python-stamp  ## ruff, mypy and the import rules, on all of our 
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/mypy tools/*.py
+	@$(BIN)/mypy -p tools
 	@$(BIN)/lint-imports
 
 bench: setup  ## every benchmark (ARGS=--quick: under a minute each)

@@ -92,6 +92,7 @@ def _transform(position: tuple[float, ...], quaternion: tuple[float, ...]) -> np
 
 
 _LINK_TRANSFORMS = np.stack([_transform(link.position, link.quaternion) for link in LINKS])
+_NO_TURNS = np.tile(np.eye(4), (7, 1, 1))
 _TOOL_TRANSFORM = _transform(GRIPPER_BASE_POSITION, GRIPPER_BASE_QUATERNION) @ _transform(
     (0, 0, TOOL_OFFSET), (1, 0, 0, 0)
 )
@@ -99,7 +100,7 @@ _TOOL_TRANSFORM = _transform(GRIPPER_BASE_POSITION, GRIPPER_BASE_QUATERNION) @ _
 
 def joint_frames(joints: np.ndarray) -> np.ndarray:
     """Frames of the seven links and of the tool in base, (8, 4, 4), at joint angles (7,) in rad."""
-    turns = np.tile(np.eye(4), (7, 1, 1))
+    turns = _NO_TURNS.copy()
     turns[:, 0, 0] = turns[:, 1, 1] = np.cos(joints)
     turns[:, 1, 0] = np.sin(joints)
     turns[:, 0, 1] = -turns[:, 1, 0]

@@ -138,7 +138,9 @@ class World:
         torque, force = total[:3], total[3:]  # about the centre of mass of the arm's tree
         root = self.model.body_rootid[self._gripper_bodies[0]]
         lever = self.data.subtree_com[root] - self.data.site_xpos[self._tool_site]
-        return np.concatenate([force, torque + np.cross(lever, force)])
+        (x, y, z), (fx, fy, fz) = lever, force
+        moment = (y * fz - z * fy, z * fx - x * fz, x * fy - y * fx)  # lever × force; np.cross is slow
+        return np.concatenate([force, torque + moment])
 
     def cube_position(self, color: str) -> np.ndarray:
         """Centre (3,) of a cube in m."""

@@ -12,6 +12,7 @@ import threading
 import mujoco
 import numpy as np
 
+from collectors.gen3_scene import CAMERAS_WITHOUT_LINKS, LINK_GROUP
 from collectors.gl_backend import PACKAGES, choose_backend
 from pipeline.errors import InputError
 
@@ -67,15 +68,13 @@ class SceneRenderer:
             if threading.get_ident() != self._thread:
                 self._gl.make_current()
                 self._thread = threading.get_ident()
-            for number, name in enumerate(cameras):
+            for name in cameras:
                 self._camera.fixedcamid = model.camera(name).id
-                if number == 0:
-                    everything = mujoco.mjtCatBit.mjCAT_ALL
-                    mujoco.mjv_updateScene(
-                        model, data, self._options, self._perturbation, self._camera, everything, self._scene
-                    )
-                else:  # the geometry stands; only the viewpoint differs
-                    mujoco.mjv_updateCamera(model, data, self._camera, self._scene)
+                self._options.geomgroup[LINK_GROUP] = name not in CAMERAS_WITHOUT_LINKS
+                everything = mujoco.mjtCatBit.mjCAT_ALL
+                mujoco.mjv_updateScene(
+                    model, data, self._options, self._perturbation, self._camera, everything, self._scene
+                )
                 mujoco.mjr_render(view, self._scene, self._context)
                 pixels = np.empty((height, width, 3), dtype=np.uint8)
                 mujoco.mjr_readPixels(pixels, None, view, self._context)

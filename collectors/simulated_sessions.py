@@ -25,6 +25,7 @@ from collectors.scripted_supervisor import ScriptedAnnotator, ScriptedSupervisor
 from collectors.simulated_gen3 import SimulatedGen3, SimulatedGen3Config
 from pipeline.episode import CAMERAS, EpisodeInfo, Outcome
 from pipeline.policy.runner import PolicyRunner
+from pipeline.prompts import Indicator
 from pipeline.workspace import Workspace
 
 # Simulated episodes live in simulated time, ten minutes apart, so that repeating one gives the same file.
@@ -36,7 +37,10 @@ PEOPLE = ("skilled", "sloppy", "observer", "supervisor")
 
 @dataclass(frozen=True)
 class SessionConfig:
-    """One person's session. ``name`` begins every episode's id, so it must be unique in a workspace."""
+    """One person's session. ``name`` begins every episode's id, so it must be unique in a workspace.
+
+    ``indicator`` is what a policy is asked for: ``positive``, ``negative`` or nothing.
+    """
 
     name: str
     person: str
@@ -47,6 +51,7 @@ class SessionConfig:
     max_steps: int = 80
     rate_hz: float = 10.0
     image_size: int = 84
+    indicator: Indicator | None = None
 
     def __post_init__(self) -> None:
         """Rejects a person that does not exist."""
@@ -104,7 +109,7 @@ def run_session(
     missing = [i for i in numbers if not _path(workspace, config, i).exists()]
     if missing:
         robot_config = SimulatedGen3Config(rate_hz=config.rate_hz, image_size=config.image_size)
-        policy = PolicyRunner(checkpoint, indicator=None) if checkpoint is not None else None
+        policy = PolicyRunner(checkpoint, indicator=config.indicator) if checkpoint is not None else None
         with SimulatedGen3(robot_config) as robot:
             for i in missing:
                 _record(workspace, config, i, robot, policy, checkpoint_name)

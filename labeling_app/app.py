@@ -18,6 +18,16 @@ from labeling_app.films import film_size, make_film
 from labeling_app.identity import current_annotator
 from labeling_app.labeling_queue import LabelingQueue, Ticket, refresh
 from labeling_app.launch import is_loopback
+from labeling_app.on_screen import (
+    current_ticket,
+    forget_skipped,
+    leave,
+    note_key,
+    put_back,
+    record,
+    skip,
+    undo,
+)
 from labeling_app.plain_text import plain
 from pipeline.episode_file import EpisodeReader
 from pipeline.errors import Failure, InputError
@@ -25,12 +35,11 @@ from pipeline.labels import LabelStore, StaleLease
 from pipeline.workspace import Workspace
 
 HEARTBEAT_S = 60
-REFRESH_S = 20
+REFRESH_S = 60
 HISTORY_LENGTH = 12
 ALL_TASKS = "all tasks"
 FILM_HEIGHT = 420
 ANSWER_MARKS = {"success": ":green[**✓**]", "failure": ":red[**✗**]", "exclude": "**⊘**"}
-ANSWERED = {"success": "Success", "failure": "Failure", "exclude": "Excluded"}
 
 
 def main() -> None:
@@ -86,23 +95,6 @@ def chosen_task(name: str, tasks: dict[str, str]) -> str | None:
     return None if chosen == ALL_TASKS else chosen
 
 
-def current_ticket(queue: LabelingQueue) -> Ticket | None:
-    """The episode on the screen. After a reload, the page's address still says which it was."""
-    ticket: Ticket | None = st.session_state.get("ticket")
-    if ticket is None or ticket.lease.annotator != queue.annotator:
-        wanted = st.session_state.pop("wanted", None)
-        if wanted is None and "ticket" not in st.session_state:
-            remembered = st.query_params.get("episode")
-            wanted = remembered if remembered and not queue.is_labelled(remembered) else None
-        ticket = queue.take(st.session_state.get("skipped", ()), wanted)
-        st.session_state["queue"], st.session_state["ticket"] = queue, ticket
-    if ticket is not None:
-        st.query_params["episode"] = ticket.entry.id
-    elif "episode" in st.query_params:
-        del st.query_params["episode"]
-    return ticket
-
-
 def draw_progress(queue: LabelingQueue, tasks: dict[str, str]) -> None:
     """The rest of the sidebar: how far the queue is, and what this annotator said lately."""
     progress = queue.progress()
@@ -132,9 +124,7 @@ def draw_nothing_left(queue: LabelingQueue) -> None:
     skipped = len(st.session_state.get("skipped", ()))
     if progress.total == 0:
         st.title("No episodes yet")
-        st.write(
-            "They appear here as soon as they are recorded: `recap record`, `recap rollout` or `recap demo`."
-        )
+        st.write("They appear here as soon as they are recorded, by people or by `recap demo`.")
     elif progress.unlabelled == 0:
         st.title("All episodes are labelled")
         st.write("Thank you. New ones appear here as soon as they are recorded.")
@@ -230,73 +220,6 @@ def keep_lease(queue: LabelingQueue) -> None:
         st.session_state["ticket"] = None
         st.session_state["notice"] = "This episode went to someone else meanwhile."
         st.rerun()
-
-
-def note_key(ticket: Ticket) -> str:
-    """The note's field is a new one for every episode, so that a note never passes to the next."""
-    return f"note-{ticket.entry.id}-{ticket.lease.fence}"
-
-
-def is_on_screen(ticket: Ticket) -> bool:
-    """Whether a click meant the episode shown now; a key pressed twice did so only the first time."""
-    shown: Ticket | None = st.session_state.get("ticket")
-    return shown is not None and shown.lease.fence == ticket.lease.fence and shown.entry.id == ticket.entry.id
-
-
-def record(queue: LabelingQueue, ticket: Ticket, outcome: str) -> None:
-    """A click on an answer."""
-    if not is_on_screen(ticket):
-        return
-    try:
-        queue.answer(ticket, outcome, st.session_state.get(note_key(ticket), ""))
-        st.session_state["notice"] = f"{ANSWERED[outcome]}: {ticket.entry.info.task}"
-    except StaleLease:
-        st.session_state["notice"] = "Not saved: this episode went to someone else meanwhile."
-    st.session_state["ticket"] = None
-
-
-def skip(queue: LabelingQueue, ticket: Ticket) -> None:
-    """A click on skip: not now, and not again until everything else is done."""
-    if not is_on_screen(ticket):
-        return
-    queue.skip(ticket)
-    st.session_state["skipped"] = {*st.session_state.get("skipped", ()), ticket.entry.id}
-    st.session_state["ticket"] = None
-
-
-def undo(queue: LabelingQueue) -> None:
-    """A click on undo: the label is taken back and its episode is shown again."""
-    try:
-        event = queue.undo()
-    except InputError as error:
-        st.session_state["notice"] = str(error)
-        return
-    if event is None:
-        return
-    put_back()
-    st.session_state["wanted"] = event.episode_id
-    st.session_state["notice"] = "Your last label is taken back: here is its episode again."
-
-
-def put_back() -> None:
-    """Gives the episode on the screen back, so that another one is taken."""
-    ticket: Ticket | None = st.session_state.get("ticket")
-    if ticket is not None:
-        st.session_state["queue"].skip(ticket)
-    st.session_state["ticket"] = None
-
-
-def leave() -> None:
-    """Gives the episode back and asks for a name again."""
-    put_back()
-    st.session_state.clear()
-    st.query_params.clear()
-
-
-def forget_skipped() -> None:
-    """Shows skipped episodes again."""
-    st.session_state["skipped"] = set()
-    st.session_state["ticket"] = None
 
 
 if __name__ == "__main__":  # as Streamlit runs it

@@ -6,6 +6,7 @@ Whoever finds a folder under its final name finds all of it, whenever the builde
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -25,17 +26,20 @@ def building(final: Path, *, replace: bool = False) -> Iterator[Path]:
     the other way round, and for the moment between two renames there is none. So builders of equal
     content may run at the same time. On an exception nothing appears under ``final``. What a killed
     builder of the same ``final`` left aside is removed first; a living builder's work is left alone.
+    Whatever else the block puts into the yielded folder's parent is thrown away at the end.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(final)
-    aside, lock = _locked_folder(final)
+    holder, lock = _locked_folder(final)
     try:
+        aside = holder / final.name
+        aside.mkdir()
         yield aside
         _sync_tree(aside)
         _rename_into_place(aside, final, replace)
         fsync_path(final.parent)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(holder, ignore_errors=True)
         os.close(lock)
 
 
@@ -68,7 +72,6 @@ def _locked_folder(final: Path) -> tuple[Path, int]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # Another process may have taken the folder for a leftover before it was locked.
                 if folder.exists():
-                    folder.chmod(0o755)
                     return folder, lock
             os.close(lock)
 
@@ -78,16 +81,15 @@ def _rename_into_place(aside: Path, final: Path, replace: bool) -> None:
         try:
             aside.rename(final)
             return
-        except OSError:
-            if not final.is_dir():
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
         if not replace:
             return
-        # Under a leftover's name, so that a kill right here leaves nothing that stays for good.
-        former = Path(tempfile.mkdtemp(prefix=_prefix(final), dir=final.parent))
+        former = Path(tempfile.mkdtemp(prefix="former-", dir=aside.parent))
+        # Gone where another builder has just replaced it too.
         with suppress(FileNotFoundError):
             final.rename(former)
-        shutil.rmtree(former, ignore_errors=True)
 
 
 def _sync_tree(folder: Path) -> None:

@@ -111,11 +111,7 @@ def append_rows(file: h5py.File, rows: Sequence[Row]) -> None:
     for state_field in STATE_FIELDS:
         extend(f"observation/state/{state_field.name}", np.stack([r.state[state_field.name] for r in rows]))
     for camera in rows[0].jpegs:
-        # An object array filled one by one: numpy would merge JPEGs of equal length into a matrix.
-        jpegs = np.empty(len(rows), dtype=object)
-        for i, row in enumerate(rows):
-            jpegs[i] = row.jpegs[camera]
-        extend(f"observation/images/{camera}", jpegs)
+        _extend_jpegs(file[f"observation/images/{camera}"], start, [r.jpegs[camera] for r in rows])
         times = [r.camera_timestamp_ns[camera] for r in rows]
         extend(f"camera_timestamp_ns/{camera}", np.array(times, dtype=np.int64))
     extend("action", np.stack([r.action for r in rows]))
@@ -123,6 +119,17 @@ def append_rows(file: h5py.File, rows: Sequence[Row]) -> None:
     extend("source", np.array([r.source for r in rows], dtype=np.uint8))
     # Last, since its length is the episode's.
     extend("timestamp_ns", np.array([r.timestamp_ns for r in rows], dtype=np.int64))
+
+
+def _extend_jpegs(dataset: h5py.Dataset, start: int, jpegs: list[np.ndarray]) -> None:
+    # Below h5py's indexing, which takes JPEGs that happen to have one length for a matrix and fails.
+    values = np.empty(len(jpegs), dtype=dataset.dtype)
+    for i, jpeg in enumerate(jpegs):
+        values[i] = jpeg
+    dataset.resize(start + len(jpegs), axis=0)
+    target = dataset.id.get_space()
+    target.select_hyperslab((start,), (len(jpegs),))
+    dataset.id.write(h5py.h5s.create_simple((len(jpegs),)), target, values)
 
 
 def read_rows(file: h5py.File, cameras: Sequence[str]) -> list[Row]:

@@ -7,6 +7,7 @@ moved to a quarantine folder for a person to look at, never deleted.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -48,23 +49,32 @@ def recover(part_path: Path, quarantine: Path | None = None) -> Path | None:
         raise InputError(
             f"{part_path} is not an unfinished recording: its name does not end in .h5{PART_SUFFIX}"
         )
+    try:
+        # HDF5's own lock would not tell a recording that goes on in this very process, nor two recoveries.
+        with part_path.open("rb") as held:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not part_path.exists():
+                return None  # whoever held the lock before has just finished it
+            return _recover_held(part_path, quarantine or part_path.parent / "quarantine")
+    except BlockingIOError:
+        _LOG.info("%s is still being recorded: left alone", part_path)
+        return None
+    except FileNotFoundError:
+        return None
+
+
+def _recover_held(part_path: Path, quarantine: Path) -> Path | None:
     final = part_path.with_name(part_path.name.removesuffix(PART_SUFFIX))
-    quarantine = quarantine or part_path.parent / "quarantine"
     if final.exists():
         # Either the crash came between publishing the rescue and removing the left-over, or somebody
         # put the episode there by other means. Both ways the final file stands.
         _quarantine(part_path, quarantine, "the finished episode exists")
         return None
     try:
-        with h5py.File(part_path, "r", locking=LOCKING) as file:
+        with h5py.File(part_path, "r", locking=False) as file:
             info = read_info(file, part_path)
             rows = written_rows(read_rows(file, info.cameras), info)
             dropped = int(file.attrs.get("dropped", 0))
-    except BlockingIOError:
-        _LOG.info("%s is still being recorded: left alone", part_path)
-        return None
-    except FileNotFoundError:
-        return None  # its writer has just finished it
     except (InputError, OSError, KeyError, ValueError, RuntimeError) as error:
         _quarantine(part_path, quarantine, f"unreadable: {error}")
         return None

@@ -134,7 +134,9 @@ class EpisodeWriter:
             return self.path if self._published else None
         self._stop()
         if self._error is not None:
-            with contextlib.suppress(OSError):  # a full disk fails again here, and has been reported
+            with contextlib.suppress(
+                OSError, RuntimeError
+            ):  # a full disk fails again here, and has been reported
                 self._file.close()
             self._raise_error()
         if not self._written:
@@ -146,11 +148,11 @@ class EpisodeWriter:
         try:
             finish(self._file, self.info, self._fingerprint, self.dropped)
             self._file.close()
-            if self.path.exists():
-                raise Failure(f"{self.path} appeared while it was recorded; {self._part} holds the recording")
-            publish(self._part, self.path)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # h5py raises either, depending on where HDF5 failed
             raise Failure(f"could not finish {self._part}: {error}") from error
+        if self.path.exists():
+            raise Failure(f"{self.path} appeared while it was recorded; {self._part} holds the recording")
+        publish(self._part, self.path)
         self._published = True
         return self.path
 
@@ -158,7 +160,9 @@ class EpisodeWriter:
         """Throws the recording away; nothing is left of it. After :meth:`close`, changes nothing."""
         if not self._closed:
             self._stop()
-            with contextlib.suppress(OSError):  # what a full disk could not take is not wanted any more
+            with contextlib.suppress(
+                OSError, RuntimeError
+            ):  # what a full disk could not take is not wanted any more
                 self._file.close()
             self._part.unlink(missing_ok=True)
 
@@ -189,33 +193,28 @@ class EpisodeWriter:
 
     def _run(self) -> None:
         """The writer thread: encodes at once, writes and flushes once in each flush interval."""
-        try:
-            self._write_until_stopped()
-        except Exception as error:  # whatever it is, the thread that appends must learn of it
-            self._error = error
-            while self._queue.get() is not None:  # or an append that waits for room would wait for ever
-                pass
-
-    def _write_until_stopped(self) -> None:
         rows: list[Row] = []
-        last_flush = time.monotonic()
-        while True:
-            wait_s = self._flush_interval_s - (time.monotonic() - last_flush)
-            frame: Frame | None = None
-            stopping = False
+        next_flush = time.monotonic() + self._flush_interval_s
+        stopping = False
+        while not stopping:
+            # After an error only empties the queue: an append that waits for room would wait for ever.
+            wait_s = None if self._error is not None else max(next_flush - time.monotonic(), 0.0)
             try:
-                frame = self._queue.get(timeout=max(wait_s, 0.0))
+                frame = self._queue.get(timeout=wait_s)
                 stopping = frame is None
             except queue.Empty:
-                pass
-            if frame is not None:
-                rows.append(encode(frame))
-            if stopping or time.monotonic() - last_flush >= self._flush_interval_s:
-                self._flush(rows)
-                rows = []
-                last_flush = time.monotonic()
-            if stopping:
-                return
+                frame = None
+            if self._error is not None:
+                continue
+            try:
+                if frame is not None:
+                    rows.append(encode(frame))
+                if stopping or time.monotonic() >= next_flush:
+                    self._flush(rows)
+                    rows = []
+                    next_flush = time.monotonic() + self._flush_interval_s
+            except Exception as error:  # whatever it is, the thread that appends must learn of it
+                self._error = error
 
     def _flush(self, rows: list[Row]) -> None:
         if not rows:

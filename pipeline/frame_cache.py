@@ -59,7 +59,10 @@ class CachedEpisode:
 
 
 class FrameCache:
-    """The cache below ``root`` for images of ``image_size`` × ``image_size`` pixels."""
+    """The cache below ``root`` for images of ``image_size`` × ``image_size`` pixels.
+
+    A picture that is not square is squeezed into the square whole, not cropped.
+    """
 
     def __init__(self, root: Path, image_size: int = 84) -> None:
         """Touches nothing on disk. Raises ``InputError`` unless ``image_size`` is positive."""
@@ -125,7 +128,9 @@ def publish_scores(
     where = f"scores of episode {episode_id} in run {scoring_run}"
     if not arrays or any(a.ndim != 1 for a in arrays.values()) or len({len(a) for a in arrays.values()}) != 1:
         shapes = {name: array.shape for name, array in arrays.items()}
-        raise InputError(f"{where} have shapes {shapes}: give one array or more of shape (T,), all of one length")
+        raise InputError(
+            f"{where} have shapes {shapes}: give one array or more of shape (T,), all of one length"
+        )
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise InputError(f"{where}: {name!r} holds numbers that are not finite: score every frame")
@@ -187,7 +192,7 @@ def _write_group(folder: Path, arrays: Mapping[str, np.ndarray], attributes: dic
     # Slow to import, and reading does not need it.
     import zarr
 
-    group = zarr.open_group(folder, mode="w", zarr_format=3, attributes=attributes)
+    group = zarr.create_group(folder, zarr_format=3, attributes=attributes)
     for name, array in arrays.items():
         stored = group.create_array(
             name,

@@ -11,7 +11,6 @@ of a dataset whose writer was killed.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -72,15 +71,11 @@ def export_conditioned(
     from pipeline.lerobot_files import write_dataset
 
     with building(out) as aside:
-        root, encoded = aside / "dataset", aside / "encoded"
-        write_dataset(root, episodes, prompts, columns, video_store or encoded, progress)
-        (root / _BUILD_RECORD).write_text(json.dumps(record, indent=1))
-        _verify(root, episodes, prompts)
-        shutil.rmtree(encoded, ignore_errors=True)
-        # LeRobot insists on making the dataset's folder itself, hence one level down until now.
-        for child in root.iterdir():
-            child.rename(aside / child.name)
-        root.rmdir()
+        aside.rmdir()  # LeRobot insists on making the dataset's folder itself
+        store = video_store or aside.with_name("encoded")
+        write_dataset(aside, episodes, prompts, columns, store, progress)
+        (aside / _BUILD_RECORD).write_text(json.dumps(record, indent=1))
+        _verify(aside, episodes, prompts)
     return out
 
 

@@ -73,26 +73,14 @@ make_venv() {
 setup_python() {
     make_venv
     echo "setup: installing kinova-recap[dev] (about 6 GB with torch's GPU libraries; some minutes)"
-    "$VENV/bin/python" -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]' ||
+    # Python compiles what is imported when it is; compiling all of it now would take a minute more.
+    "$VENV/bin/python" -m pip install --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]' ||
         stop "pip could not install everything: its last lines say why; run make setup again to go on"
 }
 
-# Whether MuJoCo can draw off-screen with one of its backends (on macOS it always can).
+# Whether the simulation finds a way to draw off-screen; the code's own choice, so that there is one truth.
 can_render() {
-    [ "$(uname)" = Linux ] || return 0
-    local backend
-    for backend in ${MUJOCO_GL:-egl osmesa glfw}; do
-        if MUJOCO_GL=$backend "$VENV/bin/python" -c '
-import mujoco
-context = mujoco.GLContext(8, 8)
-context.make_current()
-mujoco.MjrContext(mujoco.MjModel.from_xml_string("<mujoco/>"), mujoco.mjtFontScale.mjFONTSCALE_100.value)
-context.free()' >/dev/null 2>&1; then
-            echo "setup: MuJoCo draws with MUJOCO_GL=$backend"
-            return 0
-        fi
-    done
-    return 1
+    "$VENV/bin/python" -c 'from collectors.gl_backend import choose_backend; choose_backend()' >/dev/null 2>&1
 }
 
 has_libusb() {

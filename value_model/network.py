@@ -30,7 +30,8 @@ class ValueNetworkConfig:
     cameras: how many images a frame has; they share one encoder.
     image_size: pixels on a side; the cached frames have this size.
     state_size: length of the state vector; 0 hides the state from the model.
-    channels: of the three convolutions, which shrink the image 4-, 2- and 2-fold.
+    patch: side of the square patches, in pixels, that the first layer cuts the images into.
+    channels: of the three convolutions, which shrink the image ``patch``-, 2- and 2-fold.
     width: of the task embedding and of the hidden layer of the head.
     vocabulary, words: how many hash buckets the words fall into, and how many words are read.
     dropout: on the head's hidden layer, in training.
@@ -40,6 +41,7 @@ class ValueNetworkConfig:
     cameras: int = 2
     image_size: int = 84
     state_size: int = 15
+    patch: int = 4
     channels: tuple[int, int, int] = (32, 48, 64)
     width: int = 192
     vocabulary: int = 512
@@ -53,8 +55,14 @@ class ValueNetworkConfig:
                 f"value network of {self.cameras} cameras, {self.image_size} px, {self.state_size} state "
                 "values: needs at least one camera of 16 px or more and a state of 0 or more"
             )
-        if len(self.channels) != 3 or min(*self.channels, self.width, self.words) < 1 or self.vocabulary < 2:
-            raise InputError("value network: channels are three positive numbers, width and words positive")
+        if (
+            len(self.channels) != 3
+            or min(*self.channels, self.patch, self.width, self.words) < 1
+            or self.vocabulary < 2
+        ):
+            raise InputError(
+                "value network: channels are three positive numbers, patch, width and words positive"
+            )
         if not 0 <= self.dropout < 1:
             raise InputError(f"value network: dropout {self.dropout} is not in [0, 1)")
 
@@ -80,16 +88,16 @@ class SmallValueNetwork(nn.Module):
         super().__init__()
         self.config = config
         first, second, third = config.channels
-        # Patches that do not overlap: the first layer is where a CPU spends its time, and this is a
-        # quarter of the work of an overlapping one.
-        self.patches = nn.Conv2d(3, first, 4, stride=4)
+        # Patches that do not overlap: the first layers are where a CPU spends its time, and this is a
+        # quarter of the work of overlapping ones.
+        self.patches = nn.Conv2d(3, first, config.patch, stride=config.patch)
         self.middle = nn.Conv2d(first, second, 3, stride=2, padding=1)
         self.middle_norm = nn.GroupNorm(1, second)
         self.film = nn.Linear(config.width, 2 * second)
         self.last = nn.Conv2d(second, third, 3, stride=2, padding=1)
         self.last_norm = nn.GroupNorm(1, third)
         # Each stride-2 convolution rounds the side up.
-        side = ((config.image_size // 4 + 1) // 2 + 1) // 2
+        side = ((config.image_size // config.patch + 1) // 2 + 1) // 2
         self.features = nn.Linear(config.cameras * third * side * side, config.width)
         self.words = _TaskEncoder(config)
         self.state = nn.Linear(config.state_size, config.width) if config.state_size else None
@@ -146,4 +154,5 @@ class _TaskEncoder(nn.Module):
         # blue cube" and "the blue cube on the red cube" would be the same bag of words.
         present = (tokens != PADDING_TOKEN).float()[:, :, None]
         mixed = functional.relu(self.mix(self.embedding(tokens) + self.position)) * present
-        return self.contrast(mixed.sum(1) / present.sum(1))
+        # A task that was not trained on may lie far outside of what differs between those that were.
+        return self.contrast(mixed.sum(1) / present.sum(1)).clamp(-4, 4)

@@ -39,11 +39,12 @@ class ValueTrainingConfig:
     steps, batch_size: optimiser steps at most, and frames in each. learning_rate: its peak, after
     ``warmup_steps``; it then falls to zero along a cosine. weight_decay: AdamW's. average: decay of
     the running mean of the weights, which is what is kept. target: how a return becomes a
-    distribution over bins. failure_penalty: C_fail as a fraction of the task's longest episode.
-    shift: the images are moved by up to so many pixels in training. state_noise: standard deviation
-    of the noise on the normalised state in training. validation_share: share of a model's episodes
-    that are kept to stop it; it stops after ``patience`` evaluations, ``evaluate_every`` steps
-    apart, that bring nothing. seed: of folds, weights and batches. device: torch's name for it.
+    distribution over bins, and ``target_deviation`` how wide an HL-Gauss target is, in bins.
+    failure_penalty: C_fail as a fraction of the task's longest episode. shift: the images are moved
+    by up to so many pixels in training. state_noise: standard deviation of the noise on the
+    normalised state in training. validation_share: share of a model's episodes that are kept to stop
+    it; it stops after ``patience`` evaluations, ``evaluate_every`` steps apart, that bring nothing.
+    seed: of folds, weights and batches. device: torch's name for it.
     """
 
     network: ValueNetworkConfig = field(default_factory=ValueNetworkConfig)
@@ -56,6 +57,7 @@ class ValueTrainingConfig:
     weight_decay: float = 0.05
     average: float = 0.98
     target: Literal["two_hot", "hl_gauss"] = "hl_gauss"
+    target_deviation: float = 2.0
     failure_penalty: float = 1.0
     shift: int = 4
     state_noise: float = 0.1
@@ -75,8 +77,14 @@ class ValueTrainingConfig:
             or self.shift < 0
         ):
             raise InputError("value training: counts must be positive, and there must be 2 folds or more")
-        if self.learning_rate <= 0 or self.weight_decay < 0 or self.state_noise < 0:
-            raise InputError("value training: learning_rate must be positive, decay and noise not negative")
+        if (
+            min(self.learning_rate, self.target_deviation) <= 0
+            or min(self.weight_decay, self.state_noise) < 0
+        ):
+            raise InputError(
+                "value training: learning_rate and target_deviation must be positive, weight_decay and "
+                "state_noise not negative"
+            )
         if not (0 <= self.average < 1 and 0 <= self.validation_share <= 0.5):
             raise InputError("value training: average must be in [0, 1), validation_share in [0, 0.5]")
         if self.target not in ("two_hot", "hl_gauss"):
@@ -245,7 +253,10 @@ class _Trainer:
     ) -> Tensor:
         device = self.config.device
         values = torch.as_tensor(self.returns[frames])
-        targets = self.bins.two_hot(values) if self.config.target == "two_hot" else self.bins.hl_gauss(values)
+        if self.config.target == "two_hot":
+            targets = self.bins.two_hot(values)
+        else:
+            targets = self.bins.hl_gauss(values, self.config.target_deviation)
         tokens = self.tokens[self.table.episode_index[frames]]
         logits = network(torch.as_tensor(images).to(device), state.to(device), tokens.to(device))
         return functional.cross_entropy(logits, targets.to(device))

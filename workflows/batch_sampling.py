@@ -24,7 +24,7 @@ class BatchSampler:
         self._groups = groups
         self._shares = shares
         self._rng = rng
-        self._orders = [np.empty(0, dtype=np.int64) for _ in groups]
+        self._orders: list[np.ndarray] = [np.empty(0, dtype=np.int64) for _ in groups]
         self._drawn = 0
 
     def draw(self, size: int) -> np.ndarray:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.prompts import Indicator
 from workflows.comparison import Attempt
 
 EVALUATION_FILE = "evaluation.json"
@@ -26,7 +27,7 @@ class EvaluationConfig:
     first_seed: int = 1_000_000
     max_steps: int = 80
     rate_hz: float = 10.0
-    indicator: str | None = "positive"
+    indicator: Indicator | None = "positive"
     guidance: float | None = None
 
     def __post_init__(self) -> None:

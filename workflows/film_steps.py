@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,34 +22,33 @@ FILM_SIZE = 240
 def film_side_by_side(
     out: Path,
     *,
-    base: Path,
+    reference: Path,
     candidate: Path,
-    base_evaluation: list[Path],
-    candidate_evaluation: list[Path],
-    evaluation: dict[str, Any],
+    reference_attempts: list[Path],
+    candidate_attempts: list[Path],
+    evaluations: list[dict[str, Any]],
     labels: list[str],
     starts: int,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Films both policies on the same starts, those that :func:`choose_starts` takes."""
+    """Films both policies, each asked as when evaluated, on the starts of :func:`choose_starts`."""
     from workflows.report_films import comparison_gif
 
-    config = EvaluationConfig(**{**evaluation, "tasks": tuple(evaluation["tasks"])})
-    chosen = choose_starts(read_attempts(*base_evaluation), read_attempts(*candidate_evaluation), starts)
+    configs = [EvaluationConfig(**{**asked, "tasks": tuple(asked["tasks"])}) for asked in evaluations]
+    chosen = choose_starts(read_attempts(*reference_attempts), read_attempts(*candidate_attempts), starts)
     left: list[Clip] = []
     right: list[Clip] = []
     for done, attempt in enumerate(chosen):
-        left.append(_clip(base / CHECKPOINT, attempt, config, None))
-        right.append(_clip(candidate / CHECKPOINT, attempt, config, config.indicator))
+        left.append(_clip(reference / CHECKPOINT, attempt, configs[0]))
+        right.append(_clip(candidate / CHECKPOINT, attempt, configs[1]))
         progress(done + 1, len(chosen))
-    comparison_gif(left, right, (labels[0], labels[1]), out / FILM_FILE, fps=config.rate_hz)
-    (out / "starts.json").write_text(json.dumps([attempt.start_seed for attempt in chosen]))
+    comparison_gif(left, right, (labels[0], labels[1]), out / FILM_FILE, fps=configs[0].rate_hz)
     return {"starts": [attempt.start_seed for attempt in chosen]}
 
 
-def choose_starts(base: list[Attempt], candidate: list[Attempt], count: int) -> list[Attempt]:
+def choose_starts(reference: list[Attempt], candidate: list[Attempt], count: int) -> list[Attempt]:
     """Starts that show the difference: where only the candidate succeeded, and one where both did."""
-    pairs = list(zip(base, candidate, strict=True))
+    pairs = list(zip(reference, candidate, strict=True))
     gained = [c for b, c in pairs if c.success and not b.success]
     both = [c for b, c in pairs if c.success and b.success]
     rest = [c for b, c in pairs if not c.success]
@@ -58,7 +56,7 @@ def choose_starts(base: list[Attempt], candidate: list[Attempt], count: int) -> 
     return ordered[:count]
 
 
-def _clip(checkpoint: Path, attempt: Attempt, config: EvaluationConfig, indicator: str | None) -> Clip:
+def _clip(checkpoint: Path, attempt: Attempt, config: EvaluationConfig) -> Clip:
     from collectors.collection_loop import LoopConfig, run_episode
     from collectors.simulated_gen3 import SimulatedGen3, SimulatedGen3Config
     from collectors.simulated_sessions import observer
@@ -76,7 +74,7 @@ def _clip(checkpoint: Path, attempt: Attempt, config: EvaluationConfig, indicato
             """Called by the loop once a step."""
             self.pictures.append(robot.render("overview", FILM_SIZE))
 
-    policy = PolicyRunner(checkpoint, indicator=indicator)
+    policy = PolicyRunner(checkpoint, indicator=config.indicator, guidance=config.guidance)
     with SimulatedGen3(SimulatedGen3Config(rate_hz=config.rate_hz)) as robot:
         robot.prepare(attempt.task, attempt.start_seed)
         policy.reset(attempt.task, seed=attempt.start_seed)

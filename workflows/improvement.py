@@ -11,38 +11,28 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from pipeline.errors import InputError
 from pipeline.label_snapshot import Snapshot, freeze
 from pipeline.labels import LabelStore
 from pipeline.workspace import EpisodeEntry, Workspace
-from workflows import film_steps
 from workflows.comparison import PairedDifference, Performance, paired_difference, performance
 from workflows.evaluation import read_attempts
 from workflows.ledger import Ledger
-from workflows.loop_graph import LoopGraph, TurnSteps
+from workflows.loop_graph import CANDIDATE, LoopGraph, TurnSteps
+from workflows.report_graph import Decision, report_step
 from workflows.settings import LoopSettings
 from workflows.simulated_labelling import label_from_notes
-from workflows.step_files import DATASET
-from workflows.step_recipe import ExternalInput, Step
+from workflows.step_files import CHECKPOINT, DATASET, REPORT_FILE
+from workflows.step_recipe import Step
 from workflows.step_store import StepResult
 from workflows.steps import StepRunner
 
-CANDIDATE = "RECAP"
 SIGNIFICANCE = 0.05
 # A candidate that is faster but fails more often by over this share is not promoted.
 LARGEST_SUCCESS_LOSS = 0.05
-FILMED_STARTS = 3
-_REPORTING = tuple(f"workflows.report{part}" for part in ("", "_data", "_figures", "_tables", "_words"))
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Whether the candidate replaces the champion, and the reason in one sentence."""
-
-    promoted: bool
-    reason: str
+BASE = "base"
+CHAMPION = "champion"
 
 
 @dataclass(frozen=True)
@@ -102,14 +92,34 @@ def train_base(loop: Loop, episode_ids: Sequence[str]) -> StepResult:
     return base
 
 
+def base_of(loop: Loop, demonstrations: Sequence[str]) -> StepResult:
+    """The base policy that fine-tunes start from: the ledger's, or one trained on the demonstrations."""
+    history = loop.ledger.champions()
+    if history:
+        base = loop.runner.store.find(history[0])
+        if base is None:
+            raise InputError(
+                f"the base policy {history[0].path} is gone: put it back, or start a new workspace"
+            )
+        return base
+    if not demonstrations:
+        raise InputError(
+            "there are no demonstrations to train a base policy on: record some with 'recap record'"
+        )
+    return train_base(loop, demonstrations)
+
+
 def improve(loop: Loop, episode_ids: Sequence[str], base: StepResult) -> TurnResult:
     """One turn: learns values, conditions, fine-tunes from ``base``, evaluates, decides, reports."""
     snapshot = freeze_labels(loop.workspace, episode_ids)
     require_both_outcomes(snapshot)
     turn = loop.graph.turn(snapshot, base)
-    results = dict(zip(_addresses(turn.all()), loop.runner.run_all(turn.all()), strict=True))
+    iteration = loop.ledger.iteration_of(turn.recap.key)
+    reference = _add_champion(loop, turn, base, iteration)
+    steps = turn.all()
+    results = {step.key: done for step, done in zip(steps, loop.runner.run_all(steps), strict=True)}
     attempts = {
-        name: read_attempts(*(results[_address(part)].path for part in parts))
+        name: read_attempts(*(results[part.key].path for part in parts))
         for name, parts in turn.evaluations.items()
     }
     against = {
@@ -117,25 +127,35 @@ def improve(loop: Loop, episode_ids: Sequence[str], base: StepResult) -> TurnRes
         for name, found in attempts.items()
         if name != CANDIDATE
     }
-    reference = "base"
     decision = decide(against[reference], reference)
-    iteration = loop.ledger.iteration_of(results[_address(turn.recap)].key)
-    report = _report(loop, snapshot, turn, base, iteration, reference, decision)
+    page = loop.runner.run(report_step(loop.workspace, snapshot, turn, base, iteration, reference, decision))
     result = TurnResult(
         iteration=iteration,
         performances={name: performance(found) for name, found in attempts.items()},
         against=against,
         decision=decision,
         reference=reference,
-        report=_link(loop.workspace.reports / f"iteration-{iteration}.html", report / "report.html"),
+        report=_link(loop.workspace.reports / f"iteration-{iteration}.html", page.path / REPORT_FILE),
         dataset=_link(
-            loop.workspace.datasets / f"iteration-{iteration}",
-            results[_address(turn.dataset)].path / DATASET,
+            loop.workspace.datasets / f"iteration-{iteration}", results[turn.dataset.key].path / DATASET
         ),
-        checkpoint=results[_address(turn.recap)].path,
+        checkpoint=results[turn.recap.key].path / CHECKPOINT,
     )
-    _conclude(loop, turn, results[_address(turn.recap)], result)
+    _conclude(loop, results[turn.recap.key], list(results.values()), result)
     return result
+
+
+def _add_champion(loop: Loop, turn: TurnSteps, base: StepResult, iteration: int) -> str:
+    """Has the champion so far evaluated too, unless it is the base; returns who is to be beaten."""
+    before = [c for c in loop.ledger.champions() if c.iteration < iteration]
+    if not before or before[-1].key == base.key:
+        return BASE
+    champion = loop.runner.store.find(before[-1])
+    if champion is None:
+        raise InputError(f"the champion {before[-1].path} is gone: put it back, or start a new workspace")
+    turn.evaluations[CHAMPION] = loop.graph.evaluation(champion, "positive")
+    turn.checkpoints[CHAMPION] = champion
+    return CHAMPION
 
 
 def decide(difference: PairedDifference, reference: str) -> Decision:
@@ -195,61 +215,7 @@ def _record(loop: Loop, steps: list[Step]) -> list[str]:
     return sorted(episode for result in results for episode in result.result["episodes"])
 
 
-def _report(
-    loop: Loop,
-    snapshot: Snapshot,
-    turn: TurnSteps,
-    base: StepResult,
-    iteration: int,
-    reference: str,
-    decision: Decision,
-) -> Path:
-    evaluation = turn.evaluations[CANDIDATE][0].parameters["evaluation"]
-    film = Step(
-        "film",
-        film_steps.film_side_by_side,
-        {"evaluation": evaluation, "labels": [reference, CANDIDATE], "starts": FILMED_STARTS},
-        {
-            "base": base,
-            "candidate": turn.recap,
-            "base_evaluation": turn.evaluations["base"],
-            "candidate_evaluation": turn.evaluations[CANDIDATE],
-        },
-        ("collectors", "workflows.report_films"),
-    )
-    named = [(name, part) for name, parts in turn.evaluations.items() for part in parts]
-    step = Step(
-        "report",
-        film_steps.report,
-        {
-            "evaluation_names": [name for name, _ in named],
-            "training_names": ["base", CANDIDATE, "filtered BC"],
-            "iteration": iteration,
-            "title": f"Iteration {iteration}",
-            "reference": reference,
-            **asdict_decision(decision),
-        },
-        {
-            "workspace": ExternalInput(loop.workspace.root, "workspace"),
-            "snapshot": ExternalInput(snapshot.path, snapshot.digest),
-            "evaluations": [part for _, part in named],
-            "trainings": [base, turn.recap, turn.filtered],
-            "advantages": turn.advantages,
-            "members": turn.members,
-            "dataset": turn.dataset,
-            "film": film,
-        },
-        _REPORTING,
-    )
-    return loop.runner.run(step).path
-
-
-def asdict_decision(decision: Decision) -> dict[str, Any]:
-    """A decision as the report's parameters."""
-    return {"promoted": decision.promoted, "decision": decision.reason}
-
-
-def _conclude(loop: Loop, turn: TurnSteps, candidate: StepResult, result: TurnResult) -> None:
+def _conclude(loop: Loop, candidate: StepResult, used: list[StepResult], result: TurnResult) -> None:
     """Writes the iteration into the ledger, once, and moves the champion's pointer where that was decided."""
     loop.ledger.record_iteration(
         result.iteration,
@@ -261,6 +227,7 @@ def _conclude(loop: Loop, turn: TurnSteps, candidate: StepResult, result: TurnRe
             "report": os.path.relpath(result.report, loop.workspace.root),
         },
     )
+    loop.ledger.record_steps(result.iteration, used)
     if result.decision.promoted:
         loop.ledger.promote(candidate.name, candidate.key, result.iteration, result.decision.reason)
 
@@ -275,11 +242,3 @@ def _link(link: Path, target: Path) -> Path:
         temporary.symlink_to(relative)
         temporary.replace(link)
     return link
-
-
-def _address(step: Step) -> tuple[str, str]:
-    return step.name, step.key
-
-
-def _addresses(steps: Sequence[Step]) -> list[tuple[str, str]]:
-    return [_address(step) for step in steps]

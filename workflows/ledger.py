@@ -17,20 +17,19 @@ from typing import Any
 
 from pipeline.errors import Failure
 from pipeline.workspace import Workspace
-from workflows.step_recipe import Keyed
 from workflows.step_store import StepResult
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS iterations (
-    n INTEGER PRIMARY KEY, started TEXT NOT NULL, finished TEXT, summary TEXT
+    n INTEGER PRIMARY KEY, candidate TEXT NOT NULL UNIQUE, recorded TEXT NOT NULL, summary TEXT NOT NULL
 );
 CREATE TABLE IF NOT EXISTS steps (
     iteration INTEGER NOT NULL, name TEXT NOT NULL, key TEXT NOT NULL, seconds REAL NOT NULL,
     seen TEXT NOT NULL, PRIMARY KEY (iteration, name, key)
 );
 CREATE TABLE IF NOT EXISTS champions (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, iteration INTEGER NOT NULL, step TEXT NOT NULL, key TEXT NOT NULL,
-    folder TEXT NOT NULL, reason TEXT NOT NULL, promoted TEXT NOT NULL, UNIQUE (iteration, step, key)
+    id INTEGER PRIMARY KEY, iteration INTEGER NOT NULL, step TEXT NOT NULL, key TEXT NOT NULL,
+    reason TEXT NOT NULL, promoted TEXT NOT NULL, UNIQUE (iteration, step, key)
 );
 CREATE TRIGGER IF NOT EXISTS champions_are_not_changed BEFORE UPDATE ON champions
 BEGIN SELECT RAISE(ABORT, 'the history of champions is append-only'); END;
@@ -41,19 +40,19 @@ BEGIN SELECT RAISE(ABORT, 'the history of champions is append-only'); END;
 
 @dataclass(frozen=True)
 class Iteration:
-    """One turn of the loop; ``finished`` and ``summary`` are empty while it runs. Times are UTC, ISO 8601."""
+    """One finished turn of the loop: its candidate's step key, when it was noted (UTC), its summary."""
 
     n: int
-    started: str
-    finished: str | None
+    candidate: str
+    recorded: str
     summary: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Champion:
-    """A promoted checkpoint: which step made it, where it is, in which iteration, why and when."""
+    """A promotion: the step that made the checkpoint, its folder, in which iteration (0: the base), why."""
 
-    step: str
+    name: str
     key: str
     path: Path
     iteration: int
@@ -67,20 +66,29 @@ class Ledger:
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
 
-    def begin_iteration(self, n: int) -> None:
-        """Notes that iteration ``n`` has begun, unless that is noted."""
-        with self._writing() as database:
-            database.execute("INSERT OR IGNORE INTO iterations (n, started) VALUES (?, ?)", (n, _now()))
+    def iteration_of(self, candidate: str) -> int:
+        """The number of the iteration with this candidate's step key; the next free one if it is new."""
+        known = {iteration.candidate: iteration.n for iteration in self.iterations()}
+        return known.get(candidate, max(known.values(), default=0) + 1)
 
-    def finish_iteration(self, n: int, summary: dict[str, Any]) -> None:
-        """Notes the end of iteration ``n`` and its summary (plain JSON), unless just that is noted."""
+    def record_iteration(self, n: int, candidate: str, summary: dict[str, Any]) -> None:
+        """Notes iteration ``n`` and its summary (plain JSON); nothing changes where just that is noted.
+
+        Raises ``Failure`` where ``n`` or the candidate belongs to another iteration.
+        """
         text = json.dumps(summary, sort_keys=True, allow_nan=False)
         with self._writing() as database:
+            taken = database.execute(
+                "SELECT n FROM iterations WHERE (n = ?) <> (candidate = ?)", (n, candidate)
+            ).fetchone()
+            if taken is not None:
+                raise Failure(
+                    f"iteration {n} cannot be noted: iteration {taken[0]} has its number or candidate"
+                )
             database.execute(
-                "INSERT INTO iterations (n, started, finished, summary) VALUES (?, ?, ?, ?) "
-                "ON CONFLICT (n) DO UPDATE SET finished = excluded.finished, summary = excluded.summary "
-                "WHERE summary IS NOT excluded.summary",
-                (n, _now(), _now(), text),
+                "INSERT INTO iterations VALUES (?, ?, ?, ?) ON CONFLICT (n) DO UPDATE SET "
+                "recorded = excluded.recorded, summary = excluded.summary WHERE summary <> excluded.summary",
+                (n, candidate, _now(), text),
             )
 
     def record_steps(self, iteration: int, results: Iterable[StepResult]) -> None:
@@ -89,21 +97,26 @@ class Ledger:
         with self._writing() as database:
             database.executemany("INSERT OR IGNORE INTO steps VALUES (?, ?, ?, ?, ?)", rows)
 
-    def promote(self, step: Keyed, folder: str, iteration: int, reason: str) -> bool:
-        """Makes the checkpoint in ``folder`` of a published step the champion.
+    def set_base(self, name: str, key: str, reason: str) -> bool:
+        """Makes a published step's checkpoint the first champion; ``False`` where there is a champion."""
+        if self.champion() is not None:
+            return False
+        return self.promote(name, key, 0, reason)
+
+    def promote(self, name: str, key: str, iteration: int, reason: str) -> bool:
+        """Makes a published step's checkpoint the champion.
 
         Returns ``False``, and changes nothing, where this iteration promoted this step before. Raises
-        ``Failure`` where there is no such checkpoint.
+        ``Failure`` where the step is not published.
         """
-        path = self._workspace.steps / step.name / step.key / folder
+        path = self._workspace.steps / name / key
         if not path.is_dir():
-            raise Failure(f"cannot promote {step.name}: there is no checkpoint in {path}")
-        row = (iteration, step.name, step.key, folder, reason, _now())
+            raise Failure(f"cannot promote {name}: there is no {path}")
         with self._writing() as database:
             added = database.execute(
-                "INSERT OR IGNORE INTO champions (iteration, step, key, folder, reason, promoted) "
-                "VALUES (?, ?, ?, ?, ?, ?)",
-                row,
+                "INSERT OR IGNORE INTO champions (iteration, step, key, reason, promoted) "
+                "VALUES (?, ?, ?, ?, ?)",
+                (iteration, name, key, reason, _now()),
             )
             return added.rowcount == 1
 
@@ -114,16 +127,16 @@ class Ledger:
 
     def champions(self) -> list[Champion]:
         """Every promotion, oldest first."""
-        rows = self._read("SELECT step, key, folder, iteration, reason, promoted FROM champions ORDER BY id")
+        rows = self._read("SELECT step, key, iteration, reason, promoted FROM champions ORDER BY id")
         return [
-            Champion(step, key, self._workspace.steps / step / key / folder, iteration, reason, promoted)
-            for step, key, folder, iteration, reason, promoted in rows
+            Champion(name, key, self._workspace.steps / name / key, iteration, reason, promoted)
+            for name, key, iteration, reason, promoted in rows
         ]
 
     def iterations(self) -> list[Iteration]:
         """Every iteration, in order."""
-        rows = self._read("SELECT n, started, finished, summary FROM iterations ORDER BY n")
-        return [Iteration(n, began, ended, json.loads(text or "{}")) for n, began, ended, text in rows]
+        rows = self._read("SELECT n, candidate, recorded, summary FROM iterations ORDER BY n")
+        return [Iteration(n, candidate, noted, json.loads(text)) for n, candidate, noted, text in rows]
 
     def steps(self, iteration: int) -> list[tuple[str, str, float]]:
         """Name, key and seconds of each step that an iteration used."""

@@ -6,7 +6,7 @@ starts anything what is already done.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.label_snapshot import Snapshot
@@ -27,11 +27,13 @@ _VALUE = ("value_model", "pipeline.frame_table", "pipeline.frame_cache")
 _EVALUATING = ("collectors", "pipeline.policy", "workflows.evaluation")
 
 AnyStep = Step | StepResult
+CANDIDATE = "RECAP"
+ASKED_NEGATIVE = "RECAP, asked for negative"
 
 
 @dataclass(frozen=True)
 class TurnSteps:
-    """The steps of one turn, from a frozen snapshot to evaluations; ``evaluations`` by name, in parts."""
+    """The steps of one turn; ``evaluations`` (in parts) and ``checkpoints`` are by the policy's name."""
 
     cache: list[Step]
     members: list[Step]
@@ -40,6 +42,7 @@ class TurnSteps:
     recap: Step
     filtered: Step
     evaluations: dict[str, list[Step]]
+    checkpoints: dict[str, AnyStep]
 
     def all(self) -> list[Step]:
         """Every step, in an order that keeps two cores busy."""
@@ -154,9 +157,10 @@ class LoopGraph:
             evaluations={
                 "base": self.evaluation(base, None),
                 "filtered BC": self.evaluation(filtered, None),
-                "RECAP": self.evaluation(recap, "positive"),
-                "RECAP, asked for negative": self.evaluation(recap, "negative"),
+                CANDIDATE: self.evaluation(recap, "positive"),
+                ASKED_NEGATIVE: self.evaluation(recap, "negative"),
             },
+            checkpoints={"base": base, CANDIDATE: recap, "filtered BC": filtered},
         )
 
     def evaluation(self, policy: AnyStep, indicator: str | None) -> list[Step]:
@@ -259,8 +263,3 @@ class LoopGraph:
 
     def _sized(self, **parameters: Any) -> dict[str, Any]:
         return {"image_size": self.settings.recording.image_size, **parameters}
-
-
-def settings_summary(settings: LoopSettings) -> dict[str, Any]:
-    """The settings as plain JSON, for the ledger and the report."""
-    return asdict(settings)

@@ -23,7 +23,7 @@ class MemoryMeter:
         self._interval_s = interval_s
         self._peak = 0
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._sample, name="memory-meter", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="memory-meter", daemon=True)
 
     @property
     def peak_bytes(self) -> int:
@@ -42,12 +42,15 @@ class MemoryMeter:
         self._stop.set()
         self._thread.join()
 
-    def _sample(self) -> None:
-        while True:
-            self._peak = max(self._peak, tree_bytes())
-            if self._stop.wait(self._interval_s):
-                self._peak = max(self._peak, tree_bytes())
-                return
+    def sample(self) -> None:
+        """Takes one sample now."""
+        self._peak = max(self._peak, tree_bytes())
+
+    def _run(self) -> None:
+        self.sample()
+        while not self._stop.wait(self._interval_s):
+            self.sample()
+        self.sample()
 
 
 def tree_bytes() -> int:

@@ -67,7 +67,7 @@ class ReportData:
     thresholds: per task. value_quality: the JSON of ``value_model.calibration.ValueQuality``, or empty.
     training_curves: (step, loss) by policy. episodes: all episodes in ``frames``. origins: by
     ``"performance"``, ``"advantages"``, ``"values"``, ``"training"``, ``"data"``. film: a GIF.
-    annotators: how many episodes each person labelled.
+    annotators: how many episodes each person labelled. film_caption: how the film's starts were chosen.
     """
 
     iteration: int
@@ -91,6 +91,7 @@ class ReportData:
     wall_seconds: float | None = None
     film: Path | None = None
     annotators: dict[str, int] = field(default_factory=dict)
+    film_caption: str = ""
 
     def __post_init__(self) -> None:
         """Raises ``InputError`` when a policy or a column of the frames is missing."""
@@ -125,6 +126,8 @@ def _context(data: ReportData) -> dict[str, Any]:
     curves = {label: curve for label, curve in data.training_curves.items() if curve}
     return {
         "data": data,
+        # First: a film that cannot be read stops the report before anything is drawn.
+        "film": _film(data.film),
         "headline": headline(data.performances, data.candidate, data.reference, difference),
         "tiles": tiles(data.performances, data.candidate, data.reference, data.differences),
         "performance": figures.performance_figure(data.performances, data.candidate),
@@ -147,7 +150,6 @@ def _context(data: ReportData) -> dict[str, Any]:
         "episode_count": len(per_episode),
         "labelled_count": int(per_episode["outcome"].notna().sum()),
         "frame_count": len(frames),
-        "film": _film(data.film),
         "number": number,
         "duration": duration,
     }
@@ -155,7 +157,7 @@ def _context(data: ReportData) -> dict[str, Any]:
 
 def _quality_tiles(quality: ValueQuality) -> list[Tile]:
     def tile(title: str, value: float | None, digits: int) -> Tile:
-        return Tile(title, None, "–" if value is None else number(value, digits), "", "", "", "unclear")
+        return Tile(title, None, "–" if value is None else number(value, digits), "", "", "unclear")
 
     shown = [tile("Correlation of value and return", quality.correlation, 2)]
     for part, auc in quality.auc_by_part.items():

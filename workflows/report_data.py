@@ -17,10 +17,15 @@ from value_model.advantages import Reason
 from workflows.comparison import paired_difference, performance
 from workflows.evaluation import read_attempts
 from workflows.report import FRAME_COLUMNS, ReportData, StepOrigin, write_report
-from workflows.step_files import CHECKPOINT, FILM_FILE, QUALITY_FILE, THRESHOLDS_FILE, TRAINING_FILE
+from workflows.step_files import (
+    CHECKPOINT,
+    FILM_FILE,
+    QUALITY_FILE,
+    REPORT_FILE,
+    THRESHOLDS_FILE,
+    TRAINING_FILE,
+)
 from workflows.value_steps import episode_columns
-
-REPORT_FILE = "report.html"
 
 
 def write_iteration_report(
@@ -84,6 +89,7 @@ def write_iteration_report(
         },
         steps=_origins([*trainings, *members, advantages, dataset, *evaluations, film]),
         film=film / FILM_FILE,
+        film_caption=f"Chosen to show the difference: starts that only {candidate} solved, and one both did.",
         annotators=dict(Counter(row.annotator for row in rows if row.annotator is not None)),
     )
     write_report(data, out / REPORT_FILE)

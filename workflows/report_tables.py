@@ -154,13 +154,12 @@ def episode_rows(frames: pd.DataFrame, rates: Mapping[str, float]) -> list[Episo
     seconds = episodes["frames"] / pd.Series(rates, dtype=float).reindex(episodes.index)
     table = episodes.assign(kind=kinds, seconds=seconds)
     rows = []
-    for (kind, operator), group in table.groupby(["kind", "operator"], sort=True):
-        won = int((group["outcome"] == Outcome.SUCCESS).sum())
-        lost = int((group["outcome"] == Outcome.FAILURE).sum())
-        minutes = number(group["seconds"].sum() / 60, 1) if group["seconds"].notna().all() else "–"
-        rows.append(
-            EpisodeRow(
-                str(operator), KIND_NAMES[int(kind)], len(group), won, lost, len(group) - won - lost, minutes
-            )
-        )
+    for kind, name in enumerate(KIND_NAMES):
+        of_kind = table[table["kind"] == kind]
+        for operator in sorted(of_kind["operator"].unique()):
+            group = of_kind[of_kind["operator"] == operator]
+            won = int((group["outcome"] == Outcome.SUCCESS).sum())
+            lost = int((group["outcome"] == Outcome.FAILURE).sum())
+            minutes = number(group["seconds"].sum() / 60, 1) if group["seconds"].notna().all() else "–"
+            rows.append(EpisodeRow(operator, name, len(group), won, lost, len(group) - won - lost, minutes))
     return rows

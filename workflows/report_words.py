@@ -19,7 +19,6 @@ class Tile:
     title: str
     before: str | None
     after: str
-    unit: str
     change: str
     interval: str
     tone: str
@@ -161,7 +160,6 @@ def _success_tile(
         f"Success rate, against {other}",
         percent(old.success_rate.value),
         percent(new.success_rate.value),
-        "",
         change,
         interval,
         tone(difference.success_rate) if difference is not None else "unclear",
@@ -182,7 +180,6 @@ def _throughput_tile(
         f"Successes per hour, against {other}",
         number(before, digits),
         number(after, digits),
-        "per hour",
         change,
         interval,
         tone(difference.successes_per_hour) if difference is not None else "unclear",

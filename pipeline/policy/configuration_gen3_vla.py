@@ -66,6 +66,7 @@ class Gen3VLAConfig(PreTrainedConfig):
 
     # Classifier-free guidance on the indicator: 1 follows the prompt as it is, more exaggerates it.
     guidance: float = 1.0
+    prediction: str = "v"
 
     # Training-time augmentation: images are shifted by up to this many pixels, brightness and contrast
     # scaled by up to this fraction.

@@ -34,7 +34,7 @@ def scale_images(images: Tensor, jitter: float) -> Tensor:
     if jitter == 0:
         return images.float().mul_(gain).sub_(1.0)
     contrast, brightness = (torch.rand(2, len(images), 1, 1, 1, device=images.device) * 2 - 1) * jitter
-    return torch.addcmul(brightness - 1 - contrast, images.float(), gain * (1 + contrast))
+    return images.float().mul_(gain * (1 + contrast)).add_(brightness - 1 - contrast)
 
 
 class CameraEncoder(nn.Module):

@@ -8,11 +8,12 @@ expert learns the velocity a - e.
 """
 
 from collections import deque
-from typing import Any, Unpack
+from collections.abc import Iterable
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from lerobot.policies.pretrained import ActionSelectKwargs, PreTrainedPolicy
+from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.utils.constants import ACTION, OBS_LANGUAGE_TOKENS, OBS_STATE
 from torch import Tensor, nn
 
@@ -41,8 +42,9 @@ class ObservationEncoder(nn.Module):
         self.text = TextEncoder(config)
         self.state = StateEncoder(config)
         sizes = [feature.shape[1:] for feature in config.image_features.values()]
-        self.cameras = nn.ModuleList(CameraEncoder(config, (size[0], size[1])) for size in sizes)
-        total = sum(c.feature_size for c in self.cameras) + self.state.feature_size + config.word_width
+        cameras = [CameraEncoder(config, (size[0], size[1])) for size in sizes]
+        self.cameras = nn.ModuleList(cameras)
+        total = sum(c.feature_size for c in cameras) + self.state.feature_size + config.word_width
         self.mix = nn.Sequential(nn.Linear(total, config.width), nn.LayerNorm(config.width), nn.SiLU())
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
@@ -67,11 +69,11 @@ class FlowBlock(nn.Module):
     once an observation, and of a part that depends on the flow time.
     """
 
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, width: int, hidden: int, *, timed: bool = True) -> None:
         super().__init__()
         self.condition = nn.Linear(width, 3 * width)
         self.indicator = nn.Embedding(3, 3 * width)
-        self.time = nn.Linear(_TIME_FEATURES, 3 * width, bias=False)
+        self.time = nn.Linear(_TIME_FEATURES, 3 * width, bias=False) if timed else None
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.up = nn.Linear(width, hidden)
         self.down = nn.Linear(hidden, width)
@@ -83,11 +85,11 @@ class FlowBlock(nn.Module):
 
     def forward(self, hidden: Tensor, modulation: Tensor, time: Tensor | None) -> Tensor:
         """``hidden`` (B, M, width); ``time`` (B, M, time features)."""
-        if time is not None:
+        if self.time is not None:
             modulation = modulation + self.time(time)
         scale, shift, gate = modulation.chunk(3, dim=-1)
-        inner = torch.addcmul(shift, self.norm(hidden), 1 + scale)
-        return torch.addcmul(hidden, 1 + gate, self.down(F.silu(self.up(inner))))
+        inner = self.norm(hidden) * (1 + scale) + shift
+        return hidden + (1 + gate) * self.down(F.silu(self.up(inner)))
 
 
 class FlowExpert(nn.Module):
@@ -100,7 +102,7 @@ class FlowExpert(nn.Module):
     def __init__(self, config: Gen3VLAConfig, chunk_numbers: int) -> None:
         super().__init__()
         width = config.width
-        self.reading = FlowBlock(width, width)
+        self.reading = FlowBlock(width, width, timed=False)
         self.enter = nn.Linear(chunk_numbers, width)
         self.from_condition = nn.Linear(width, width)
         self.blocks = nn.ModuleList(
@@ -113,7 +115,8 @@ class FlowExpert(nn.Module):
         first = self.reading.modulate(encoding, indicator)
         condition = F.silu(self.reading(encoding[:, None], first, None))[:, 0]
         start = self.from_condition(condition)[:, None]
-        return [start, *(block.modulate(condition, indicator) for block in self.blocks)]
+        blocks = cast(Iterable[FlowBlock], self.blocks)
+        return [start, *(block.modulate(condition, indicator) for block in blocks)]
 
     def forward(self, noisy: Tensor, time: Tensor, reading: list[Tensor]) -> Tensor:
         """``noisy`` (B, M, chunk numbers), ``time`` (B or 1, M) in [0, 1] to velocities like ``noisy``."""
@@ -171,8 +174,16 @@ class Gen3VLAPolicy(PreTrainedPolicy):
         noise = torch.randn(len(actions), self.config.noise_samples, target.shape[-1], device=actions.device)
         time = torch.rand(noise.shape[:2], device=actions.device)
         noisy = torch.lerp(noise, target.expand_as(noise), time[..., None])
-        velocity = self.expert(noisy, time, reading)
-        error = (velocity - (target - noise)).square().mean(1).view(actions.shape).mean(-1)
+        output = self.expert(noisy, time, reading)
+        if self.config.prediction == "v":
+            error = (output - (target - noise)).square()
+        else:
+            error = (output - target).square()
+            if self.config.prediction == "xw":
+                error = error / (1 - time).clamp_min(0.2)[..., None] ** 2
+            if self.config.prediction == "xs":
+                error = error / (1 - time).clamp_min(0.2)[..., None]
+        error = error.mean(1).view(actions.shape).mean(-1)
         if ACTION_IS_PAD in batch:
             counted = (~batch[ACTION_IS_PAD]).to(error.dtype)
         else:
@@ -184,7 +195,7 @@ class Gen3VLAPolicy(PreTrainedPolicy):
         return loss, {"loss": float(loss.detach().mean())}
 
     @torch.no_grad()
-    def predict_action_chunk(self, batch: dict[str, Tensor], **kwargs: Unpack[ActionSelectKwargs]) -> Tensor:
+    def predict_action_chunk(self, batch: dict[str, Tensor], noise: Tensor | None = None) -> Tensor:
         """Normalised actions (B, chunk_size, action size), about in [-1, 1].
 
         ``noise`` (B, chunk_size, action size) is drawn from torch's global generator unless it is given.
@@ -192,7 +203,6 @@ class Gen3VLAPolicy(PreTrainedPolicy):
         self.eval()
         indicator = batch[OBS_INDICATOR] - NONE
         encoding = self.encoder(batch)
-        noise = kwargs.get("noise")
         shape = (len(encoding), self.config.chunk_size, self.action_size)
         x = (torch.randn(shape, device=encoding.device) if noise is None else noise).flatten(1)[:, None]
         indicators = [indicator]
@@ -206,13 +216,16 @@ class Gen3VLAPolicy(PreTrainedPolicy):
             if len(readings) == 2:
                 plain = self.expert(x, time, readings[1])
                 velocity = torch.lerp(plain, velocity, self.config.guidance)
-            x = x + velocity / steps
+            if self.config.prediction == "v":
+                x = x + velocity / steps
+            else:
+                x = torch.lerp(x, velocity, 1 / (steps - step))
         return x.view(shape)
 
     @torch.no_grad()
-    def select_action(self, batch: dict[str, Tensor], **kwargs: Unpack[ActionSelectKwargs]) -> Tensor:
+    def select_action(self, batch: dict[str, Tensor], noise: Tensor | None = None) -> Tensor:
         """The next normalised action (B, action size); predicts a new chunk when none is queued."""
         if not self._queue:
-            chunk = self.predict_action_chunk(batch, **kwargs)
+            chunk = self.predict_action_chunk(batch, noise)
             self._queue.extend(chunk[:, : self.config.n_action_steps].unbind(1))
         return self._queue.popleft()

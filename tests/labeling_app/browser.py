@@ -9,6 +9,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +24,13 @@ FLAGS = (
     "--hide-scrollbars",
     "--autoplay-policy=no-user-gesture-required",
 )
+# DevTools reads requests from descriptor 3 and writes answers to 4: the two given ones become these.
+AS_3_AND_4 = """
+import fcntl, os, sys
+requests, answers = (fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3])
+os.dup2(requests, 3), os.dup2(answers, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 def chromium() -> str | None:
@@ -47,15 +55,15 @@ class Browser:
         """Starts the browser and opens an empty page."""
         command = chromium()
         assert command is not None
-        # DevTools reads requests from descriptor 3 and writes answers to 4.
         to_browser, self._write = os.pipe()
         self._read, from_browser = os.pipe()
         self._process = subprocess.Popen(
             [
-                "/bin/sh",
+                sys.executable,
                 "-c",
-                f'exec "$@" 3<&{to_browser} 4>&{from_browser}',
-                "sh",
+                AS_3_AND_4,
+                str(to_browser),
+                str(from_browser),
                 command,
                 *FLAGS,
                 "--window-size=1280,800",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.skipif(
     chromium() is None, reason="needs a browser: apt-get install chromium (Debian, Ubuntu)"
 )
 IDLE = "document.querySelector('[data-testid=stApp]')?.getAttribute('data-test-script-state') == 'notRunning'"
+FOCUSED = "(document.querySelector('input')?.focus(), document.activeElement.tagName == 'INPUT')"
 PLAYING = "document.querySelector('video')?.currentTime > 0.2"
 
 
@@ -48,8 +50,6 @@ def address(workspace: Workspace, make_episode: EpisodeMaker) -> Iterator[str]:
 
 def wait_until_served(address: str) -> None:
     """Returns when the server answers; streamlit needs a few seconds to start."""
-    import time
-
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
@@ -66,9 +66,7 @@ def test_an_annotator_labels_with_the_keyboard(address: str, workspace: Workspac
     with Browser(tmp_path / "profile") as browser:
         browser.open(address)
         browser.wait_for_text("Your name", 60)
-        browser.wait_for(
-            "(document.querySelector('input')?.focus(), document.activeElement.tagName == 'INPUT')"
-        )
+        browser.wait_for(FOCUSED)
         browser.type("Ana")
         browser.wait_for("document.querySelector('input').value == 'Ana'")
         browser.run("[...document.querySelectorAll('button')].find(b => b.innerText == 'Start').click()")
@@ -78,8 +76,19 @@ def test_an_annotator_labels_with_the_keyboard(address: str, workspace: Workspac
         browser.wait_for(IDLE)
         picture = Path(os.environ.get("LABELING_SCREENSHOT", tmp_path / "page.png"))
         browser.screenshot(picture)
-        assert cv2.imread(str(picture)).shape == (800, 1280, 3)
+        shot = cv2.imread(str(picture))
+        assert shot is not None
+        assert shot.shape == (800, 1280, 3)
         assert browser.run("document.querySelector('video').videoWidth") > 900
+
+        # Letters typed into the note are text, not answers.
+        browser.run("document.querySelector('input[placeholder^=\"a note\"]').focus()")
+        for key in "sfx":
+            browser.press(key)
+        browser.wait_for("document.activeElement.value == 'sfx'")
+        browser.run("document.activeElement.blur()")
+        browser.wait_for(IDLE)
+        assert "0 of 2 labelled" in browser.text()
 
         browser.press("s")
         browser.wait_for_text("1 of 2 labelled")
@@ -92,4 +101,4 @@ def test_an_annotator_labels_with_the_keyboard(address: str, workspace: Workspac
         browser.wait_for_text("1 of 2 labelled")
         browser.wait_for_text("Did the robot do this?")
     (label,) = store.current().values()
-    assert (label.annotator, label.outcome) == ("Ana", "success")
+    assert (label.annotator, label.outcome, label.note) == ("Ana", "success", "sfx")

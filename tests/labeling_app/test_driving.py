@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +16,7 @@ def test_spans_cover_every_frame_once_and_neighbours_differ(sources: list[Source
     spans = driving_spans(sources, rate_hz)
     rebuilt = [span.source for span in spans for _ in range(round((span.end_s - span.start_s) * rate_hz))]
     assert rebuilt == sources
-    for before, after in zip(spans, spans[1:], strict=False):
+    for before, after in pairwise(spans):
         assert before.end_s == after.start_s
         assert before.source is not after.source
 

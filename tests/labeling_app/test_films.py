@@ -22,7 +22,8 @@ P, H = Source.POLICY, Source.INTERVENTION
 def decoded(film: Path) -> np.ndarray:
     """All pictures of a film, ``(T, height, width, 3)`` uint8."""
     with av.open(str(film)) as container:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    return np.stack(pictures)
 
 
 def test_a_film_shows_all_cameras_side_by_side_in_step_with_the_bar(

@@ -50,7 +50,7 @@ def make_frame(
         action=rng.normal(size=7).astype(np.float32),
         source=source,
         timestamp_ns=time_ns,
-        camera_timestamp_ns={camera: time_ns - 5_000_000 for camera in cameras},
+        camera_timestamp_ns=dict.fromkeys(cameras, time_ns - 5_000_000),
         policy_action=None if source == Source.TELEOP else rng.normal(size=7).astype(np.float32),
     )
 

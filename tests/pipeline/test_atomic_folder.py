@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import textwrap
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -35,7 +34,7 @@ def start_builder(final: Path) -> subprocess.Popen[str]:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(os.listdir(folder))
+    return sorted(p.name for p in folder.iterdir())
 
 
 def build(final: Path, text: str, replace: bool = False) -> None:
@@ -58,6 +57,19 @@ def test_an_exception_leaves_nothing(tmp_path: Path) -> None:
         (aside / "file").write_text("x")
         raise ZeroDivisionError
     assert names(tmp_path) == []
+
+
+def test_the_block_may_make_the_folder_itself_and_put_things_beside_it(tmp_path: Path) -> None:
+    with building(tmp_path / "final") as aside:
+        aside.rmdir()
+        aside.with_name("scratch").mkdir()
+        aside.mkdir()
+        (aside / "file").write_text("x")
+        # A builder at work stays locked whatever it does to its folder.
+        build(tmp_path / "final", "other")
+        assert (aside / "file").read_text() == "x"
+    assert names(tmp_path) == ["final"]
+    assert (tmp_path / "final" / "file").read_text() == "other"
 
 
 def test_an_existing_folder_is_kept_unless_it_is_to_be_replaced(tmp_path: Path) -> None:
@@ -97,7 +109,7 @@ def test_a_living_builder_is_left_alone(tmp_path: Path) -> None:
     try:
         build(final, "whole")
         (leftover,) = [p for p in tmp_path.iterdir() if p != final]
-        assert (leftover / "half").read_text() == "half"
+        assert (leftover / "final" / "half").read_text() == "half"
     finally:
         process.kill()
         process.wait()
@@ -106,11 +118,9 @@ def test_a_living_builder_is_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("replace", [False, True])
 def test_many_builders_at_once_are_harmless(tmp_path: Path, replace: bool) -> None:
     final = tmp_path / "final"
-    threads = [threading.Thread(target=build, args=(final, f"{i}" * 1000, replace)) for i in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(8) as pool:
+        for job in [pool.submit(build, final, f"{i % 10}" * 1000, replace) for i in range(40)]:
+            job.result()
     text = (final / "file").read_text()
     assert len(text) == 1000 and len(set(text)) == 1
     assert names(tmp_path) == ["final"]

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import h5py
@@ -27,7 +28,7 @@ from pipeline.errors import Failure, InputError
 from tests.pipeline.episodes import make_frame, make_frames, make_info, write_episode
 
 floats = st.floats(width=32)
-texts = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=30)
+texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=30)
 
 
 def vectors(length: int) -> st.SearchStrategy[np.ndarray]:
@@ -62,7 +63,7 @@ def recordings(draw: st.DrawFn) -> tuple[EpisodeInfo, list[Frame]]:
     return info, draw(st.lists(frame, min_size=1, max_size=6))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(recording=recordings(), flush_interval_s=st.sampled_from([0.0, 1.0]))
 def test_every_recording_reads_back(
     tmp_path_factory: pytest.TempPathFactory,
@@ -93,7 +94,7 @@ def test_every_recording_reads_back(
             assert episode.camera_timestamps_ns(camera).tolist() == times
             for i, frame in enumerate(frames):
                 jpeg = np.array(episode.jpegs(camera)[i])
-                expected = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)[:, :, ::-1]
+                expected = np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR))[:, :, ::-1]
                 np.testing.assert_array_equal(episode.image(camera, i), expected)
                 assert episode.image(camera, i).shape == frame.images[camera].shape
             assert episode.images(camera).shape == (len(frames), *frames[0].images[camera].shape)
@@ -380,7 +381,7 @@ def test_what_cannot_be_read_goes_to_quarantine_whole(tmp_path: Path, content: b
     assert all(p.read_bytes() == content for p in kept)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_damaged_recording_is_recovered_or_quarantined_never_lost(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -402,7 +403,8 @@ def test_a_damaged_recording_is_recovered_or_quarantined_never_lost(
 
 def test_recovery_never_replaces_a_finished_episode(tmp_path: Path) -> None:
     part = left_over(tmp_path)
-    path = write_episode(tmp_path / "e0001.h5", make_frames(2, seed=9), make_info())
+    path = write_episode(tmp_path / "other.h5", make_frames(2, seed=9), make_info())
+    path = path.rename(tmp_path / "e0001.h5")
     before = path.read_bytes()
     assert recover(part) is None
     assert path.read_bytes() == before
@@ -462,11 +464,11 @@ def test_the_documented_ten_lines_read_an_episode(tmp_path: Path) -> None:
     assert len(code.strip().splitlines()) <= 10
     assert "pipeline" not in code
     path = write_episode(tmp_path / "e0001.h5", make_frames(3), make_info(extra={"seed": 4}))
-    names: dict[str, object] = {"path": str(path)}
+    names: dict[str, Any] = {"path": str(path)}
     exec(code, names)  # the document's own example is what is tested
     with EpisodeReader(path) as episode:
-        np.testing.assert_array_equal(names["actions"], episode.actions)  # type: ignore[arg-type]  # from exec
-        np.testing.assert_array_equal(names["image"], episode.image("table", 0))  # type: ignore[arg-type]
+        np.testing.assert_array_equal(names["actions"], episode.actions)
+        np.testing.assert_array_equal(names["image"], episode.image("table", 0))
     for field in STATE_FIELDS:
         assert f"`observation/state/{field.name}`" in document
     for attribute in h5py.File(path).attrs:

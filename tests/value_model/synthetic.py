@@ -56,8 +56,8 @@ def make_table(
 def picture_episode(length: int, going_well: bool, rng: np.random.Generator) -> np.ndarray:
     """Images ``(length, 1, SIZE, SIZE, 3)``: a bar that grows with progress, green or red by outcome.
 
-    The background is blocks of colours of the episode's own, the same in all its frames: enough to recognise the
-    episode by, and of no use for any other.
+    The background is blocks of colours of the episode's own, the same in all its frames: enough to
+    recognise the episode by, and of no use for any other.
     """
     coarse = rng.integers(0, 120, size=(SIZE // 6, SIZE // 6, 3), dtype=np.uint8)
     background = np.kron(coarse, np.ones((6, 6, 1), np.uint8))

@@ -1,0 +1,228 @@
+"""The command line, through its real entry point."""
+
+from __future__ import annotations
+
+import csv
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from pyarrow import parquet
+
+from pipeline.episode import Source
+from pipeline.errors import Failure
+from pipeline.labels import LabelStore
+from pipeline.workspace import Workspace
+from tests.tiny_episodes import EpisodeMaker
+from workflows.cli import COMMANDS, load_command, main
+from workflows.ledger import Ledger
+
+HEAVY = ("ray", "torch", "lerobot", "streamlit", "mujoco", "pandas", "pyarrow", "matplotlib")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """Three episodes: a demonstration, a rollout, a corrected rollout of another task."""
+    workspace = Workspace(tmp_path / "lab").create()
+    make = EpisodeMaker(workspace)
+    make()
+    make(sources=[Source.POLICY] * 8)
+    make(task="pick up the blue cube", sources=[Source.POLICY] * 4 + [Source.INTERVENTION] * 4)
+    return workspace
+
+
+def recap(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str, str]:
+    """Exit status, standard output and standard error of one command."""
+    capsys.readouterr()
+    status = main([str(word) for word in words])
+    said = capsys.readouterr()
+    return status, said.out, said.err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["episodes", "list"], ["status"], ["label", "--help"]])
+def test_light_commands_load_no_heavy_library(workspace: Workspace, words: list[str]) -> None:
+    script = (
+        "import sys; from workflows.cli import main; status = main(sys.argv[1:]); "
+        f"print('loaded', [name for name in {HEAVY} if name in sys.modules]); sys.exit(status)"
+    )
+    option = [] if "--help" in words else ["--workspace", str(workspace.root)]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words, *option], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.endswith("loaded []\n")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_says_what_it_reads_or_writes(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = recap(capsys, name, "--help")
+    assert status == 0
+    command = load_command(name)
+    pages = [out]
+    for subcommand in getattr(command, "commands", {}):
+        pages.append(recap(capsys, name, subcommand, "--help")[1])
+    assert all(re.search(r"read|writ|append", page, re.IGNORECASE) for page in pages)
+    assert all("--workspace DIR" in page for page in (pages[1:] or pages))
+
+
+def test_episodes_are_listed_filtered_and_shown(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = workspace.root
+    recap(capsys, "label", "set", "episode-001", "failure", "--annotator", "ana", "--workspace", root)
+    status, out, _ = recap(capsys, "episodes", "list", "--workspace", root)
+    assert status == 0 and out.endswith("3 episodes\n")
+    lines = [line.split() for line in out.splitlines()]
+    assert [line[0] for line in lines[1:4]] == ["episode-000", "episode-001", "episode-002"]
+    assert "failure" in lines[2] and "unlabelled" in lines[1]
+    _, out, _ = recap(capsys, "episodes", "list", "--task", "pick up the blue cube", "--workspace", root)
+    assert out.endswith("1 episode\n") and "episode-002" in out
+    _, out, _ = recap(capsys, "episodes", "list", "--outcome", "failure", "--workspace", root)
+    assert "episode-001" in out and "episode-000" not in out
+    _, out, _ = recap(capsys, "episodes", "show", "episode-002", "--workspace", root)
+    assert "0 teleop, 4 policy, 4 intervention" in out
+    _, out, _ = recap(capsys, "episodes", "show", "episode-001", "--workspace", root)
+    assert "failure by ana" in out
+
+
+def test_check_fails_on_a_damaged_episode(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    workspace.find("episode-000").path.write_bytes(b"no HDF5")
+    status, out, err = recap(capsys, "episodes", "check", "--workspace", workspace.root)
+    assert status == 1
+    assert "fatal: " in out and err.startswith("recap: error: 1 episode files must not")
+
+
+def test_labels_are_set_undone_and_exported(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    place = ("--workspace", workspace.root)
+    for episode, outcome in (
+        ("episode-000", "success"),
+        ("episode-001", "failure"),
+        ("episode-002", "exclude"),
+    ):
+        assert recap(capsys, "label", "set", episode, outcome, "--annotator", "ana", *place)[0] == 0
+    assert (
+        recap(capsys, "label", "undo", "--annotator", "ana", *place)[1] == "episode-002: unlabelled again\n"
+    )
+    for name in ("labels.csv", "labels.parquet"):
+        assert recap(capsys, "label", "export", "--out", tmp_path / name, *place)[0] == 0
+    with (tmp_path / "labels.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(row["episode_id"], row["outcome"]) for row in rows] == [
+        ("episode-000", "success"),
+        ("episode-001", "failure"),
+    ]
+    table = parquet.read_table(tmp_path / "labels.parquet")
+    assert table.column_names == list(rows[0])
+    assert table["outcome"].to_pylist() == ["success", "failure"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["episodes", "lst"], "No such command 'lst'"),
+        (["episodes", "list", "--tsk", "x"], "--tsk"),
+        (["label", "set", "episode-000", "success"], "--annotator"),
+        (["label", "set", "episode-000", "great", "--annotator", "ana"], "one of success, failure, exclude"),
+        (["label", "set", "episode-999", "success", "--annotator", "ana"], "no episode 'episode-999'"),
+        (["label", "undo", "--annotator", "nobody"], "nobody has given no label"),
+        (["label", "export", "--out", "labels.txt"], ".csv or .parquet"),
+        (["episodes", "show", "../../etc/passwd"], "not safe as a file name"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    status, out, err = recap(capsys, *words, "--workspace", workspace.root)
+    assert (status, out) == (2, "")
+    assert message in err and err.startswith("recap: error: ") and err.count("\n") == 1
+
+
+def test_a_workspace_that_is_not_there_is_not_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, _, err = recap(capsys, "status", "--workspace", tmp_path / "none")
+    assert status == 2 and "there is no workspace" in err
+    assert not (tmp_path / "none").exists()
+
+
+def test_debug_gives_the_traceback_wherever_it_stands(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace.find("episode-000").path.write_bytes(b"no HDF5")
+    for words in (["--debug", "episodes", "check"], ["episodes", "check", "--debug"]):
+        with pytest.raises(Failure):
+            recap(capsys, *words, "--workspace", workspace.root)
+
+
+def test_no_command_gives_the_help_and_a_wrong_one_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = recap(capsys)
+    assert status == 2 and all(f"  {name} " in err for name in COMMANDS)
+    assert recap(capsys, "--help")[0] == 0
+    assert recap(capsys, "nothing") == (
+        2,
+        "",
+        "recap: error: No such command 'nothing'. (see 'recap --help')\n",
+    )
+
+
+def test_status_counts_and_says_what_to_do_next(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    place = ("--workspace", workspace.root)
+    (tmp_path / "empty").mkdir()
+    assert "next: recap demo" in recap(capsys, "status", "--workspace", tmp_path / "empty")[1]
+    _, out, _ = recap(capsys, "status", *place)
+    assert re.search(r"pick up the blue cube +corrected rollout +0 +0 +0 +1\n", out)
+    assert re.search(r"pick up the red cube +demonstration +0 +0 +0 +1\n", out)
+    assert "champion: none yet" in out and "next: recap label" in out and "(3 episodes wait)" in out
+    with LabelStore(workspace.labels_path) as store:
+        store.sync((entry.id, entry.info.task) for entry in workspace.list_episodes())
+        for number in range(3):
+            store.set(f"episode-00{number}", "success", "ana")
+    assert "next: recap improve" in recap(capsys, "status", *place)[1]
+    ledger = Ledger(workspace)
+    (workspace.steps / "fine_tune" / "a").mkdir(parents=True)
+    ledger.record_iteration(1, "a", {"reason": "promoted: faster"})
+    ledger.promote("fine_tune", "a", 1, "faster by 12 an hour")
+    _, out, _ = recap(capsys, "status", *place)
+    assert "champion: iteration 1" in out and "faster by 12 an hour" in out and "next: recap rollout" in out
+
+
+def test_doctor_names_what_is_missing_and_what_to_do(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace.config_path.write_text("[robot]\ntyp = 'kinova_gen3'\n")
+    status, out, err = recap(capsys, "doctor", "--workspace", workspace.root)
+    assert status == 1 and err == "recap: error: 1 thing missing: see above\n"
+    lines = {line[8:].split(":")[0]: line for line in out.splitlines()}
+    assert lines["Python"].startswith("ok") and lines["recap.toml"].startswith("missing")
+    assert all("->" in line for line in lines.values() if not line.startswith("ok"))
+
+
+def test_label_serves_the_app_until_it_is_stopped(workspace: Workspace) -> None:
+    command = ["label", "--no-browser", "--port", "18573", "--workspace", str(workspace.root)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "workflows.cli", *command],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                with urllib.request.urlopen("http://127.0.0.1:18573/_stcore/health", timeout=1) as answer:
+                    assert answer.read() == b"ok"
+                break
+            except OSError:
+                assert time.monotonic() < deadline and process.poll() is None
+                time.sleep(0.2)
+    finally:
+        # As Ctrl-C in a terminal: the whole group gets it.
+        subprocess.run(["kill", "-INT", "--", f"-{process.pid}"], check=False)
+    assert process.wait(20) == 0

@@ -1,0 +1,152 @@
+"""The driver's ledger: nothing is written twice, nothing is lost, history only grows."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import Failure
+from pipeline.workspace import Workspace
+from workflows.ledger import Ledger
+from workflows.memory_meter import MemoryMeter
+from workflows.step_store import StepResult
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """A workspace with three published steps, ``fine_tune/a`` to ``c``."""
+    for key in "abc":
+        (tmp_path / "steps" / "fine_tune" / key).mkdir(parents=True)
+    return Workspace(tmp_path)
+
+
+def test_reading_a_ledger_that_was_never_written_creates_nothing(tmp_path: Path) -> None:
+    ledger = Ledger(Workspace(tmp_path / "none"))
+    assert ledger.champion() is None
+    assert ledger.iterations() == ledger.champions() == ledger.steps(1) == []
+    assert ledger.iteration_of("a") == 1
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_same_turns_again_change_no_byte(workspace: Workspace) -> None:
+    ledger = Ledger(workspace)
+    result = StepResult(
+        "fine_tune", "b", workspace.steps / "fine_tune" / "b", {"seconds": 2.5, "result": None}
+    )
+
+    def turns() -> None:
+        ledger.set_base("fine_tune", "a", "demonstrations")
+        for candidate in "bc":
+            n = ledger.iteration_of(candidate)
+            ledger.record_iteration(n, candidate, {"promoted": True})
+            ledger.record_steps(n, [result])
+            ledger.promote("fine_tune", candidate, n, "faster")
+
+    turns()
+    before = workspace.ledger_path.read_bytes()
+    turns()
+    assert workspace.ledger_path.read_bytes() == before
+    assert [(c.iteration, c.key) for c in ledger.champions()] == [(0, "a"), (1, "b"), (2, "c")]
+    assert [(i.n, i.candidate, i.summary) for i in ledger.iterations()] == [
+        (1, "b", {"promoted": True}),
+        (2, "c", {"promoted": True}),
+    ]
+    assert ledger.steps(1) == [("fine_tune", "b", 2.5)]
+    champion = ledger.champion()
+    assert champion is not None and champion.path == workspace.steps / "fine_tune" / "c"
+
+
+def test_a_new_base_does_not_unseat_a_champion(workspace: Workspace) -> None:
+    ledger = Ledger(workspace)
+    assert ledger.set_base("fine_tune", "a", "demonstrations")
+    assert ledger.promote("fine_tune", "b", 1, "faster")
+    assert not ledger.set_base("fine_tune", "c", "more demonstrations")
+    champion = ledger.champion()
+    assert champion is not None and champion.key == "b"
+
+
+def test_a_summary_may_be_noted_anew_but_not_under_another_number(workspace: Workspace) -> None:
+    ledger = Ledger(workspace)
+    ledger.record_iteration(1, "a", {"p": 0.1})
+    ledger.record_iteration(1, "a", {"p": 0.2})
+    assert [i.summary for i in ledger.iterations()] == [{"p": 0.2}]
+    for n, candidate in ((1, "b"), (2, "a")):
+        with pytest.raises(Failure, match="iteration 1 has"):
+            ledger.record_iteration(n, candidate, {})
+
+
+def test_only_what_is_published_can_be_promoted(workspace: Workspace) -> None:
+    with pytest.raises(Failure, match="cannot promote fine_tune"):
+        Ledger(workspace).promote("fine_tune", "missing", 1, "")
+    assert not workspace.ledger_path.exists()
+
+
+@pytest.mark.parametrize("change", ["DELETE FROM champions", "UPDATE champions SET reason = 'other'"])
+def test_the_database_refuses_to_rewrite_history(workspace: Workspace, change: str) -> None:
+    Ledger(workspace).set_base("fine_tune", "a", "demonstrations")
+    refused = pytest.raises(sqlite3.IntegrityError, match="append-only")
+    with closing(sqlite3.connect(workspace.ledger_path)) as database, refused:
+        database.execute(change)
+
+
+@settings(max_examples=10, deadline=None)
+@given(keys=st.lists(st.sampled_from("abc"), max_size=8))
+def test_the_champion_is_the_last_new_promotion(
+    tmp_path_factory: pytest.TempPathFactory, keys: list[str]
+) -> None:
+    workspace = Workspace(tmp_path_factory.mktemp("ledger"))
+    ledger = Ledger(workspace)
+    for iteration, key in enumerate(keys):
+        (workspace.steps / "fine_tune" / key).mkdir(parents=True, exist_ok=True)
+        assert ledger.promote("fine_tune", key, iteration, "")
+        assert not ledger.promote("fine_tune", key, iteration, "")
+    champion = ledger.champion()
+    assert (champion.key if champion else None) == (keys[-1] if keys else None)
+
+
+def test_a_driver_killed_while_writing_leaves_a_ledger_that_opens(workspace: Workspace) -> None:
+    script = textwrap.dedent("""
+        import sys
+        from pathlib import Path
+        from pipeline.workspace import Workspace
+        from workflows.ledger import Ledger
+        ledger = Ledger(Workspace(Path(sys.argv[1])))
+        for n in range(1, 100_000):
+            ledger.record_iteration(n, f"candidate {n}", {"n": n})
+            print(n, flush=True)
+    """)
+    driver = subprocess.Popen(
+        [sys.executable, "-c", script, str(workspace.root)], stdout=subprocess.PIPE, text=True
+    )
+    assert driver.stdout is not None
+    said = [driver.stdout.readline() for _ in range(5)]
+    os.kill(driver.pid, signal.SIGKILL)
+    rest, _ = driver.communicate()
+    finished = int("".join([*said, rest]).split()[-1])
+    iterations = Ledger(workspace).iterations()
+    assert [i.n for i in iterations] == list(range(1, len(iterations) + 1))
+    assert len(iterations) - finished in (0, 1)
+
+
+def test_the_meter_counts_child_processes() -> None:
+    megabytes = 150
+    script = f"import time; b = bytearray(b'x') * ({megabytes} << 20); print(1, flush=True); time.sleep(30)"
+    with MemoryMeter(interval_s=0.05) as meter:
+        child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        before = meter.peak_bytes
+        child.stdout.readline()
+        meter.sample()
+        child.kill()
+        child.communicate()
+    assert meter.peak_bytes - before > 0.9 * megabytes * 2**20

@@ -1,0 +1,100 @@
+"""The report's sentences and choices: no more is claimed than was measured."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.workflows.report_samples import attempts
+from workflows.comparison import Estimate, PairedDifference, paired_difference, performance
+from workflows.report_episodes import STRIP_FRAMES, choose_episodes, runs, strip_indices
+from workflows.report_tables import reason_rows
+from workflows.report_words import duration, headline, number, signed, tiles, tone
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected", "words"),
+    [
+        (5.0, 40.0, "good", "as much done as"),
+        (-40.0, -5.0, "bad", "less done"),
+        (-5.0, 40.0, "unclear", "No clear difference"),
+        (0.0, 40.0, "unclear", "No clear difference"),
+    ],
+)
+def test_headline_claims_no_more_than_the_interval(
+    low: float, high: float, expected: str, words: str
+) -> None:
+    """Better or worse only where the whole interval says so; touching zero is not clear."""
+    difference = PairedDifference(Estimate((low + high) / 2, low, high), Estimate(0.1, 0, 0.2), 0.01)
+    shown = {"base": performance(attempts(0.4, 6)), "RECAP": performance(attempts(0.5, 6))}
+    said = headline(shown, "RECAP", "base", difference)
+    assert said.tone == tone(difference.successes_per_hour) == expected
+    assert words in said.sentence
+
+
+def test_headline_when_the_reference_never_succeeded() -> None:
+    """No ratio to nothing."""
+    shown = {"base": performance(attempts(0.0, 6)), "RECAP": performance(attempts(0.5, 6))}
+    difference = paired_difference(attempts(0.5, 6), attempts(0.0, 6))
+    assert "where base never did" in headline(shown, "RECAP", "base", difference).sentence
+
+
+def test_numbers_in_words() -> None:
+    """Signs, thousands, missing values, times."""
+    assert (number(-0.4), signed(0.04), signed(-2.6), signed(3)) == ("0", "0", "\u22123", "+3")
+    assert number(12345) == "12\u202f345" and number(float("nan")) == "–"
+    assert [duration(s) for s in (None, 9.31, 59.7, 742.4, 7260)] == [
+        "–",
+        "9.3 s",
+        "1 min 0 s",
+        "12 min 22 s",
+        "2 h 1 min",
+    ]
+
+
+def test_typical_is_the_middle_one() -> None:
+    """Of five successes the one of median length is shown."""
+    lengths = {"a": 10, "b": 30, "c": 31, "d": 90, "e": 32}
+    rows = [
+        {
+            "episode_id": e,
+            "task": "t",
+            "operator": "o",
+            "outcome": "success",
+            "frame": i,
+            "source": 1,
+            "value": -0.5,
+        }
+        for e, n in lengths.items()
+        for i in range(n)
+    ]
+    assert choose_episodes(pd.DataFrame(rows)) == {"success": "c"}
+
+
+def test_runs_and_strip_cover_an_episode() -> None:
+    """Runs put together are the whole; the strip stays inside even an episode of one frame."""
+    assert runs(np.array([1, 1, 2, 1])) == [(0, 2, 1), (2, 3, 2), (3, 4, 1)]
+    assert runs(np.array([], int)) == []
+    for length in (1, 7, 8, 41):
+        picked = strip_indices(length)
+        assert len(picked) == STRIP_FRAMES and picked == sorted(picked)
+        assert min(picked) >= 0 and picked[-1] < length
+
+
+def test_the_candidate_asked_for_negative_is_no_rival() -> None:
+    """Beating itself is not shown among the improvements; beating another policy is."""
+    names = ("base", "filtered BC", "RECAP", "RECAP, asked for negative")
+    shown = {name: performance(attempts(0.4, 6)) for name in names}
+    difference = paired_difference(attempts(0.5, 6), attempts(0.4, 6))
+    compared = {f"RECAP vs {name}": difference for name in names if name != "RECAP"}
+    titles = [tile.title for tile in tiles(shown, "RECAP", "base", compared)]
+    assert [title.split("against ")[1] for title in titles] == ["base", "base", "filtered BC"]
+
+
+def test_reasons_are_told_in_words_whether_stored_as_codes_or_names() -> None:
+    """Codes and names of a reason read the same; unknown text is shown as it is."""
+    by_code = reason_rows(pd.DataFrame({"reason": np.array([2, 2, 1], np.int8)}))
+    by_name = reason_rows(pd.DataFrame({"reason": ["above_threshold", "above_threshold", "below_threshold"]}))
+    assert by_code == by_name and by_code[0][0].startswith("positive: advantage above")
+    assert reason_rows(pd.DataFrame({"reason": ["by hand"]})) == [("by hand", "1", "100\u00a0%")]

@@ -1,0 +1,137 @@
+"""The one command, ``recap``. Subcommands are imported when they are used, and not before.
+
+So ``recap --help`` and the commands of a robot workstation start quickly and never load Ray or torch.
+A new command is a module in ``workflows/commands/`` and a line in :data:`COMMANDS`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from pipeline.errors import Failure, InputError
+
+# Name and one line of help. The module workflows/commands/<name>.py has a function of that name, or
+# ``app``, a typer.Typer with subcommands.
+COMMANDS = {
+    "demo": "The whole loop in simulation, people included.",
+    "record": "Record demonstrations.",
+    "rollout": "Let the champion drive while a person watches and corrects.",
+    "episodes": "List, show and check what has been recorded.",
+    "label": "Open the labelling app, or label from the shell.",
+    "improve": "One turn of the loop: learn values, fine-tune, evaluate, promote, report.",
+    "policy": "Evaluate a policy.",
+    "report": "Where the reports are.",
+    "status": "What there is, who is the champion, what to do next.",
+    "doctor": "Check what this machine has and lacks.",
+}
+
+# What typer raises for wrong options and arguments; it has no public name of its own.
+_UsageError: Any = typer.BadParameter.__mro__[1]
+
+
+class LazyCommands(TyperGroup):
+    """Knows its subcommands by name and help; imports one when it is run."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # typer's private base
+        """The names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: typer.Context, cmd_name: str) -> TyperCommand | None:  # type: ignore[override]  # as above
+        """Enough of the command to be listed by ``--help``."""
+        if cmd_name not in COMMANDS:
+            return None
+        return TyperCommand(cmd_name, help=COMMANDS[cmd_name], rich_markup_mode=None)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command itself, imported now."""
+        name, listed, rest = super().resolve_command(ctx, args)
+        return name, load_command(name) if name is not None and listed is not None else listed, rest
+
+
+app = typer.Typer(
+    cls=LazyCommands,
+    add_completion=False,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _recap(
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error, not just one line."),
+) -> None:
+    """Make a robot policy better by using it: record, label, learn a value, fine-tune, evaluate, repeat."""
+
+
+def load_command(name: str) -> Any:
+    """Imports the module of a command in :data:`COMMANDS` and makes a command of it."""
+    module = importlib.import_module(f"workflows.commands.{name}")
+    group = getattr(module, "app", None)
+    if group is None:
+        group = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+        group.command(name)(getattr(module, name))
+    return typer.main.get_command(group)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit status: 0, 2 for bad input, 1 for a failure, 130 when stopped."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = words[: words.index("--")] if "--" in words else words
+    debug = "--debug" in options
+    if debug:
+        # Allowed anywhere on the line, as people add it to a command that has just failed.
+        words.remove("--debug")
+    try:
+        return _run(words)
+    except KeyboardInterrupt:
+        return _say("stopped; the same command goes on where it was", 130)
+    except Exception as error:
+        if debug:
+            raise
+        return _report(error)
+
+
+def _run(words: list[str]) -> int:
+    result = typer.main.get_command(app)(args=words, prog_name="recap", standalone_mode=False)
+    return result if isinstance(result, int) else 0
+
+
+def _report(error: Exception) -> int:
+    if isinstance(error, BrokenPipeError):
+        # The reader of our output, such as ``head``, has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    if isinstance(error, _UsageError):
+        return _report_usage(error)
+    if isinstance(error, InputError):
+        return _say(f"error: {error}", 2)
+    if isinstance(error, Failure):
+        return _say(f"error: {error}", 1)
+    return _say(f"error: {type(error).__name__}: {error} (add --debug for the traceback)", 1)
+
+
+def _report_usage(error: Any) -> int:
+    if type(error).__name__ == "NoArgsIsHelpError":
+        # ``recap`` alone asks for the help, which is this error's message.
+        print(error.format_message(), file=sys.stderr)
+        return 2
+    command = error.ctx.command_path if error.ctx is not None else "recap"
+    return _say(f"error: {error.format_message()} (see '{command} --help')", 2)
+
+
+def _say(text: str, status: int) -> int:
+    print(f"recap: {' '.join(text.split())}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

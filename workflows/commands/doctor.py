@@ -1,0 +1,138 @@
+"""``recap doctor``: whether this machine has what the loop needs, and what to do where it has not."""
+
+from __future__ import annotations
+
+import ctypes.util
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from collectors.gl_backend import choose_backend
+from pipeline.errors import Failure, InputError
+from pipeline.site_config import load_site_config
+from pipeline.workspace import Workspace
+from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption
+
+_GIB = 2**30
+_PACKAGES = ("lerobot", "torch", "ray", "mujoco", "h5py", "zarr", "pyarrow", "av", "streamlit")
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "firefox")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at. ``needed``: nothing works without it; otherwise only ``remedy`` says for what."""
+
+    name: str
+    ok: bool
+    found: str
+    remedy: str
+    needed: bool = True
+
+
+def doctor(workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
+    """Checks this machine, one line each; exit status 1 if something needed is missing. Writes nothing."""
+    missing = 0
+    for check in checks(Workspace(workspace)):
+        state = "ok" if check.ok else "missing" if check.needed else "absent"
+        print(f"{state:8}{check.name}: {check.found}{'' if check.ok else f' -> {check.remedy}'}")
+        missing += check.needed and not check.ok
+    if missing:
+        raise Failure(f"{missing} thing{'' if missing == 1 else 's'} missing: see above")
+
+
+def checks(workspace: Workspace) -> Iterator[Check]:
+    """Looks at everything, in the order in which a newcomer would meet it."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Check("Python", sys.version_info[:2] == (3, 12), version, "install Python 3.12")
+    for name in _PACKAGES:
+        yield _package(name)
+    yield _rendering()
+    yield from _machine(workspace.root)
+    yield _settings(workspace.config_path)
+    yield from _robot()
+    browser = next((path for name in _BROWSERS if (path := shutil.which(name))), None)
+    yield Check(
+        "browser",
+        browser is not None,
+        browser or "none",
+        "for 'recap label' open its address elsewhere",
+        False,
+    )
+
+
+def _package(name: str) -> Check:
+    try:
+        found = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return Check(name, False, "not installed", "pip install kinova-recap")
+    return Check(name, True, found, "")
+
+
+def _rendering() -> Check:
+    try:
+        return Check("rendering", True, choose_backend() or "a screen", "")
+    except InputError as error:
+        return Check("rendering", False, "none", str(error))
+
+
+def _machine(root: Path) -> Iterator[Check]:
+    cores = len(os.sched_getaffinity(0))
+    yield Check("cores", cores >= 2, str(cores), "two or more make the demo end in its 15 minutes", False)
+    memory = psutil.virtual_memory().total / _GIB
+    yield Check("memory", memory >= 7, f"{memory:.0f} GiB", "the demo needs 6 GiB", False)
+    existing = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(existing).free / _GIB
+    yield Check(
+        "disk", free >= 5, f"{free:.0f} GiB free at {existing}", "make room, or use another --workspace"
+    )
+    writable = os.access(existing, os.W_OK)
+    yield Check("workspace", writable, str(root), f"{existing} is not writable: use another --workspace")
+    shared = Path("/dev/shm")
+    size = shutil.disk_usage(shared).free / _GIB if shared.exists() else 0.0
+    remedy = "Ray is slower without 0.3 GiB: docker run --shm-size=1g"
+    yield Check("shared memory", size >= 0.3, f"{size:.1f} GiB free", remedy, False)
+
+
+def _settings(path: Path) -> Check:
+    try:
+        config = load_site_config(path)
+    except InputError as error:
+        return Check("recap.toml", False, "unusable", str(error))
+    return Check("recap.toml", True, f"robot {config.robot.type}", "")
+
+
+def _robot() -> Iterator[Check]:
+    kortex = importlib.util.find_spec("kortex_api") is not None
+    yield Check(
+        "kortex_api",
+        kortex,
+        "installed" if kortex else "not installed",
+        "for a real arm: install the wheel that Kinova gives its users",
+        False,
+    )
+    # Vendors' libraries may kill the process that loads them; a process of their own can be spared.
+    command = [sys.executable, "-c", "import pyrealsense2"]
+    realsense = subprocess.run(command, capture_output=True, check=False).returncode == 0
+    yield Check(
+        "pyrealsense2",
+        realsense,
+        "loads" if realsense else "does not load",
+        "for RealSense cameras: pip install 'pyrealsense2<2.57'",
+        False,
+    )
+    usb = ctypes.util.find_library("usb-1.0")
+    yield Check(
+        "libusb",
+        usb is not None,
+        usb or "none",
+        "for cameras and SpaceMouse: apt-get install libusb-1.0-0",
+        False,
+    )

@@ -1,0 +1,45 @@
+"""``recap improve``: one turn of the loop from what the workspace holds."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pipeline.errors import InputError
+from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption, existing_workspace
+
+
+def improve(
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    quick: Annotated[bool, typer.Option("--quick", help="Few gradient steps, to see that it works.")] = False,
+    seed: Annotated[int, typer.Option(help="Of networks and batches.", min=0)] = 0,
+) -> None:
+    """One turn of the loop: learn values, condition, fine-tune, evaluate, promote, report.
+
+    Reads every labelled episode in episodes/ and labels.sqlite; writes snapshots/, cache/, steps/,
+    datasets/, reports/ and runs.sqlite. Fine-tunes start from the base policy, which is trained on the
+    demonstrations first if there is none. Candidates are evaluated in simulation.
+    """
+    from dataclasses import replace
+
+    from workflows.improvement import Loop, base_of
+    from workflows.improvement import improve as turn
+    from workflows.ledger import Ledger
+    from workflows.settings import FULL, QUICK
+    from workflows.steps import StepRunner
+    from workflows.summary import turn_summary
+
+    found = existing_workspace(workspace)
+    entries = found.list_episodes()
+    if not entries:
+        raise InputError(f"there are no episodes in {found.episodes}: record some with 'recap record'")
+    tasks = tuple(dict.fromkeys(entry.info.task for entry in entries))
+    settings = replace(QUICK if quick else FULL, seed=seed)
+    settings = replace(settings, recording=replace(settings.recording, tasks=tasks))
+    with StepRunner(found) as runner:
+        loop = Loop(found, settings, runner, Ledger(found))
+        base = base_of(loop, [e.id for e in entries if e.info.policy_checkpoint is None])
+        result = turn(loop, [entry.id for entry in entries], base)
+    for line in turn_summary(result, workspace):
+        print(line)

@@ -1,0 +1,52 @@
+"""What the subcommands share: the workspace option, groups, tables of plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.errors import InputError
+from pipeline.workspace import Workspace
+
+WorkspaceOption = Annotated[
+    Path, typer.Option("--workspace", metavar="DIR", help="The folder that holds all of a lab's data.")
+]
+DEFAULT_WORKSPACE = Path("workspace")
+
+
+def command_group(help_text: str) -> typer.Typer:
+    """A command with subcommands of its own."""
+    return typer.Typer(
+        help=help_text, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+    )
+
+
+def existing_workspace(root: Path) -> Workspace:
+    """The workspace at ``root``. Raises ``InputError`` where there is no such folder."""
+    if not root.is_dir():
+        raise InputError(
+            f"there is no workspace {root}: name one with --workspace, or make one with 'recap demo' or "
+            "'recap record'"
+        )
+    return Workspace(root)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Rows in columns as wide as their longest cell; numbers to the right."""
+    cells = [list(header), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    numeric = [
+        bool(rows) and all(isinstance(row[column], int | float) for row in rows)
+        for column in range(len(header))
+    ]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        ).rstrip()
+        for row in cells
+    ]
+    return "\n".join(lines)

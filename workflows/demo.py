@@ -1,0 +1,37 @@
+"""``recap demo``: the whole loop in simulation, people included, on real components."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.workspace import Workspace
+from workflows.improvement import Loop, TurnResult, run_demo
+from workflows.ledger import Ledger
+from workflows.memory_meter import MemoryMeter
+from workflows.settings import LoopSettings
+from workflows.steps import StepRunner
+from workflows.summary import turn_summary
+
+
+def demo(root: Path, settings: LoopSettings, say: Callable[[str], None] = print) -> TurnResult:
+    """Runs the demo in the workspace ``root`` and says how it went.
+
+    What an earlier run of the same settings computed there is used again; a killed run is continued.
+    Raises ``InputError`` where another command works in that workspace, or where nothing can be drawn.
+    """
+    began = time.monotonic()
+    workspace = Workspace(root).create()
+    with MemoryMeter() as memory, StepRunner(workspace) as runner:
+        result = run_demo(Loop(workspace, settings, runner, Ledger(workspace)))
+        computed, reused = len(runner.computed), len(runner.reused)
+    for line in turn_summary(result, root):
+        say(line)
+    minutes, seconds = divmod(round(time.monotonic() - began), 60)
+    say("")
+    say(
+        f"{computed} steps computed, {reused} reused; {minutes} min {seconds} s; "
+        f"peak memory of all processes {memory.peak_bytes / 2**30:.1f} GiB"
+    )
+    return result

@@ -1,0 +1,79 @@
+"""The last steps of a turn: a film of two policies side by side, and the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.label_snapshot import Snapshot
+from pipeline.workspace import Workspace
+from workflows import film_steps
+from workflows.loop_graph import CANDIDATE, AnyStep, TurnSteps
+from workflows.step_recipe import ExternalInput, Step
+
+FILMED_STARTS = 3
+_FILMING = ("collectors", "pipeline.policy", "workflows.report_films")
+_REPORTING = tuple(
+    f"workflows.report{part}"
+    for part in ("", "_data", "_episodes", "_figures", "_tables", "_theme", "_words")
+)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether the candidate replaces the champion, and the reason in one sentence."""
+
+    promoted: bool
+    reason: str
+
+
+def report_step(
+    workspace: Workspace,
+    snapshot: Snapshot,
+    turn: TurnSteps,
+    base: AnyStep,
+    iteration: int,
+    reference: str,
+    decision: Decision,
+) -> Step:
+    """The report of a turn in which the candidate met ``reference``, and before it the film."""
+    named = [(name, part) for name, parts in turn.evaluations.items() for part in parts]
+    return Step(
+        "report",
+        film_steps.report,
+        {
+            "evaluation_names": [name for name, _ in named],
+            "training_names": ["base", CANDIDATE, "filtered BC"],
+            "iteration": iteration,
+            "title": f"Iteration {iteration}",
+            "reference": reference,
+            "promoted": decision.promoted,
+            "decision": decision.reason,
+        },
+        {
+            "workspace": ExternalInput(workspace.root, "workspace"),
+            "snapshot": ExternalInput(snapshot.path, snapshot.digest),
+            "evaluations": [part for _, part in named],
+            "trainings": [base, turn.recap, turn.filtered],
+            "advantages": turn.advantages,
+            "members": turn.members,
+            "dataset": turn.dataset,
+            "film": _film_step(turn, reference),
+        },
+        _REPORTING,
+    )
+
+
+def _film_step(turn: TurnSteps, reference: str) -> Step:
+    asked = [turn.evaluations[name][0].parameters["evaluation"] for name in (reference, CANDIDATE)]
+    return Step(
+        "film",
+        film_steps.film_side_by_side,
+        {"evaluations": asked, "labels": [reference, CANDIDATE], "starts": FILMED_STARTS},
+        {
+            "reference": turn.checkpoints[reference],
+            "candidate": turn.checkpoints[CANDIDATE],
+            "reference_attempts": turn.evaluations[reference],
+            "candidate_attempts": turn.evaluations[CANDIDATE],
+        },
+        _FILMING,
+    )

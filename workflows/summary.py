@@ -1,0 +1,64 @@
+"""What a turn of the loop says at its end: what improved, where the report is, what to type next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from workflows.comparison import Estimate, Performance
+from workflows.improvement import TurnResult
+from workflows.loop_graph import CANDIDATE
+
+
+def turn_summary(result: TurnResult, workspace: Path) -> list[str]:
+    """The lines to print after a turn."""
+    lines = ["", *performance_table(result.performances), ""]
+    lines += [
+        f"Iteration {result.iteration}: {_sentence(result)}",
+        f"Decision: {result.decision.reason}.",
+        "",
+    ]
+    lines += [
+        f"Report:              {result.report}",
+        f"Conditioned dataset: {result.dataset}",
+        f"Checkpoint:          {result.checkpoint}",
+        "",
+        "Next:",
+        *_next_commands(workspace),
+    ]
+    return lines
+
+
+def performance_table(performances: dict[str, Performance]) -> Iterator[str]:
+    """A line a policy: success rate and successes per hour with their 95 % intervals."""
+    width = max(len(name) for name in performances)
+    yield f"{'':{width}}  {'success rate':22}  successes per hour"
+    for name, found in performances.items():
+        rate = _interval(found.success_rate, 100, " %")
+        yield f"{name:{width}}  {rate:22}  {_interval(found.successes_per_hour, 1, '')}"
+
+
+def _interval(estimate: Estimate, scale: float, unit: str) -> str:
+    value, low, high = (scale * number for number in (estimate.value, estimate.low, estimate.high))
+    return f"{value:.0f}{unit} [{low:.0f}, {high:.0f}]"
+
+
+def _sentence(result: TurnResult) -> str:
+    candidate = result.performances[CANDIDATE].successes_per_hour.value
+    reference = result.performances[result.reference].successes_per_hour.value
+    if reference <= 0:
+        return f"{CANDIDATE} makes {candidate:.0f} successes per hour where {result.reference} makes none."
+    change = candidate / reference - 1
+    word = "more" if change >= 0 else "fewer"
+    return (
+        f"{CANDIDATE} makes {abs(change):.0%} {word} successes per hour than {result.reference} "
+        f"({candidate:.0f} against {reference:.0f})."
+    )
+
+
+def _next_commands(workspace: Path) -> Iterator[str]:
+    at = f"--workspace {shlex.quote(str(workspace))}"
+    yield f"  recap status {at}     what there is and what waits for people"
+    yield f"  recap label {at}      look at the episodes and label them yourself"
+    yield f"  recap rollout {at}    let the champion drive, supervised; then: recap improve {at}"
