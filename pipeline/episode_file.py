@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 from pipeline.episode import STATE_FIELDS, EpisodeInfo
-from pipeline.episode_layout import LOCKING, Fingerprint, read_info, read_rows
+from pipeline.episode_layout import LOCKING, Fingerprint, iterate_rows, read_info
 from pipeline.episode_recovery import recover
 from pipeline.episode_writer import EpisodeWriter
 from pipeline.errors import InputError
@@ -156,7 +156,7 @@ class EpisodeReader:
         """The hash of the frames as they are now; differs from ``fingerprint`` if the file was damaged."""
         fingerprint = Fingerprint()
         with _reading(self.path):
-            for row in read_rows(self._open, self.info.cameras):
+            for row in iterate_rows(self._open, self.info.cameras):
                 fingerprint.update(row)
         return fingerprint.hexdigest()
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,27 +132,33 @@ def _extend_jpegs(dataset: h5py.Dataset, start: int, jpegs: list[np.ndarray]) ->
     dataset.id.write(h5py.h5s.create_simple((len(jpegs),)), target, values)
 
 
-def read_rows(file: h5py.File, cameras: Sequence[str]) -> list[Row]:
-    """All rows that every dataset has, whether or not they were ever filled."""
-    numeric = {f.name: file[f"observation/state/{f.name}"][:] for f in STATE_FIELDS}
-    actions, policy_actions = file["action"][:], file["policy_action"][:]
-    sources, times = file["source"][:], file["timestamp_ns"][:]
-    camera_times = {c: file[f"camera_timestamp_ns/{c}"][:] for c in cameras}
-    jpegs = {c: file[f"observation/images/{c}"][:] for c in cameras}
-    columns = [actions, policy_actions, sources, times]
-    columns += [*numeric.values(), *camera_times.values(), *jpegs.values()]
-    return [
-        Row(
-            state={name: values[i] for name, values in numeric.items()},
-            jpegs={c: np.asarray(jpegs[c][i], dtype=np.uint8) for c in cameras},
-            action=actions[i],
-            policy_action=policy_actions[i],
-            source=int(sources[i]),
-            timestamp_ns=int(times[i]),
-            camera_timestamp_ns={c: int(camera_times[c][i]) for c in cameras},
-        )
-        for i in range(min(len(column) for column in columns))
-    ]
+def iterate_rows(file: h5py.File, cameras: Sequence[str], rows_per_read: int = 64) -> Iterator[Row]:
+    """The rows in order, whether or not they were ever filled, as many as the shortest dataset has.
+
+    Raises what h5py raises (``OSError``, ``RuntimeError``, ``KeyError``) at the first that is unreadable.
+    """
+    states = {f.name: file[f"observation/state/{f.name}"] for f in STATE_FIELDS}
+    images = {c: file[f"observation/images/{c}"] for c in cameras}
+    camera_times = {c: file[f"camera_timestamp_ns/{c}"] for c in cameras}
+    single = [file[name] for name in ("action", "policy_action", "source", "timestamp_ns")]
+    datasets = [*states.values(), *images.values(), *camera_times.values(), *single]
+    length = min(len(dataset) for dataset in datasets)
+    for start in range(0, length, rows_per_read):
+        rows = slice(start, min(start + rows_per_read, length))
+        actions, policy_actions, sources, times = (dataset[rows] for dataset in single)
+        state_values = {name: dataset[rows] for name, dataset in states.items()}
+        jpegs = {camera: dataset[rows] for camera, dataset in images.items()}
+        taken = {camera: dataset[rows] for camera, dataset in camera_times.items()}
+        for i in range(len(times)):
+            yield Row(
+                state={name: values[i] for name, values in state_values.items()},
+                jpegs={camera: np.asarray(values[i], dtype=np.uint8) for camera, values in jpegs.items()},
+                action=actions[i],
+                policy_action=policy_actions[i],
+                source=int(sources[i]),
+                timestamp_ns=int(times[i]),
+                camera_timestamp_ns={camera: int(values[i]) for camera, values in taken.items()},
+            )
 
 
 class Fingerprint:

@@ -45,9 +45,9 @@ def test_constraints_are_plain_versions_that_satisfy_every_dependency() -> None:
 
 
 def test_constraints_pin_what_is_installed_and_needed() -> None:
-    from tools.write_constraints import closure
+    from tools.write_constraints import closure, declared
 
-    installed, _ = closure("kinova-recap", frozenset({"dev"}))
+    installed, _ = closure(declared())
     unpinned = sorted(set(installed) - set(constraints()))
     assert not unpinned, f"run tools/write_constraints.py: {unpinned}"
 

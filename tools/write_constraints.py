@@ -11,6 +11,8 @@ stays out. Lines are plain ``name==version``: no address, no local version, no e
 from __future__ import annotations
 
 import sys
+import tomllib
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-ROOT = "kinova-recap"
+ROOT = Path(__file__).resolve().parent.parent
 HEADER = """\
 # The versions that the tests pass with: pip install -c constraints.txt -e '.[dev]'
 # Written by tools/write_constraints.py; edit pyproject.toml, not this file.
@@ -32,40 +34,43 @@ def applies(requirement: Requirement, extras: frozenset[str]) -> bool:
     return any(requirement.marker.evaluate({"extra": extra}) for extra in extras | {""})
 
 
-def closure(root: str, extras: frozenset[str]) -> tuple[dict[str, str], set[str]]:
-    """The versions of all that ``root[extras]`` needs, and the names of what is needed but not installed."""
+def declared() -> list[Requirement]:
+    """What ``pyproject.toml`` asks for now, with the extra ``dev``; the installed metadata may be older."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return [Requirement(text) for text in project["dependencies"] + project["optional-dependencies"]["dev"]]
+
+
+def closure(wanted: Iterable[Requirement]) -> tuple[dict[str, str], set[str]]:
+    """The installed versions of all that is wanted, directly or not, and the names of what is missing."""
     versions: dict[str, str] = {}
     missing: set[str] = set()
     seen: set[tuple[str, frozenset[str]]] = set()
-    pending = [(canonicalize_name(root), extras)]
+    pending = [requirement for requirement in wanted if applies(requirement, frozenset())]
     while pending:
-        item = pending.pop()
-        if item in seen:
+        requirement = pending.pop()
+        name, extras = canonicalize_name(requirement.name), frozenset(requirement.extras)
+        if (name, extras) in seen:
             continue
-        seen.add(item)
-        name, asked = item
+        seen.add((name, extras))
         try:
             distribution = metadata.distribution(name)
         except metadata.PackageNotFoundError:
             missing.add(name)
             continue
         versions[name] = Version(distribution.version).public
-        for text in distribution.requires or []:
-            requirement = Requirement(text)
-            if applies(requirement, asked):
-                pending.append((canonicalize_name(requirement.name), frozenset(requirement.extras)))
-    versions.pop(canonicalize_name(root), None)
+        below = (Requirement(text) for text in distribution.requires or [])
+        pending += [requirement for requirement in below if applies(requirement, extras)]
     return versions, missing
 
 
 def main() -> int:
     """Writes the file beside ``pyproject.toml``; exit status 1 when something needed is not installed."""
-    versions, missing = closure(ROOT, frozenset({"dev"}))
+    versions, missing = closure(declared())
     if missing:
         print(f"not installed: {', '.join(sorted(missing))}; run `make setup` first", file=sys.stderr)
         return 1
     lines = "".join(f"{name}=={version}\n" for name, version in sorted(versions.items()))
-    path = Path(__file__).resolve().parent.parent / "constraints.txt"
+    path = ROOT / "constraints.txt"
     path.write_text(HEADER + lines, encoding="utf-8")
     print(f"{path}: {len(versions)} versions")
     return 0

@@ -51,10 +51,10 @@ class ValueTrainingConfig:
     folds: int = 2
     members: int = 2
     steps: int = 500
-    batch_size: int = 96
-    learning_rate: float = 1e-3
+    batch_size: int = 64
+    learning_rate: float = 5e-4
     warmup_steps: int = 25
-    weight_decay: float = 0.05
+    weight_decay: float = 0.3
     average: float = 0.98
     target: Literal["two_hot", "hl_gauss"] = "hl_gauss"
     target_deviation: float = 2.0

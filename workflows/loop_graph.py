@@ -243,16 +243,13 @@ class LoopGraph:
         }
 
     def _dataset(self, snapshot: Snapshot, advantages: Step) -> Step:
-        parameters = {
-            "indicator_dropout": self.settings.policy.indicator_dropout,
-            "seed": self.settings.seed,
-        }
         return Step(
             "conditioned_dataset",
             value_steps.build_conditioned_dataset,
-            parameters,
+            {"indicator_dropout": self.settings.policy.indicator_dropout},
             {**self._on(snapshot), "advantages": advantages},
             ("pipeline.lerobot_dataset", "pipeline.episode_video", "pipeline.prompts"),
+            seed=self.settings.seed,
         )
 
     def _on(self, snapshot: Snapshot) -> dict[str, Any]:

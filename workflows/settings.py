@@ -35,7 +35,7 @@ class ValueSettings:
 
     folds: int = 2
     members: int = 2
-    steps: int = 600
+    steps: int = 400
     n_step: int = 8
     positive_fraction: float = 0.3
 
@@ -48,9 +48,9 @@ class PolicySettings:
     the share of samples whose prompt is the bare task.
     """
 
-    base_steps: int = 1500
+    base_steps: int = 1000
     base_learning_rate: float = 1e-3
-    fine_tune_steps: int = 1500
+    fine_tune_steps: int = 1000
     fine_tune_learning_rate: float = 5e-4
     positive_share: float = 0.7
     indicator_dropout: float = 0.3

@@ -10,21 +10,19 @@ the driver has side effects outside ``steps/``. When a driver is killed, the ker
 from __future__ import annotations
 
 import ctypes
-import json
 import logging
 import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from pipeline.errors import Failure, InputError
 from pipeline.workspace import Workspace
-from workflows.file_lock import locked
+from workflows.driver_lock import driver_lock, record_processes
 from workflows.progress import ProgressDisplay, ProgressFile, progress_display, read_progress
 from workflows.step_recipe import Step
 from workflows.step_store import StepCall, StepResult, StepStore
@@ -92,7 +90,7 @@ class StepRunner:
 
     def __enter__(self) -> Self:
         """Takes the workspace and tidies up after the last driver; ``InputError`` where another has it."""
-        self._lock = self._resources.enter_context(_driver_lock(self._workspace.root))
+        self._lock = self._resources.enter_context(driver_lock(self._workspace.root))
         self.store.sweep()
         self._resources.enter_context(self._display)
         return self
@@ -146,7 +144,7 @@ class StepRunner:
         if not ray.is_initialized():
             self._display.say(f"starting Ray on {self._num_cpus} cores")
             self._resources.enter_context(_local_ray(self._num_cpus))
-            _record_processes(self._lock)
+            record_processes(self._lock)
         task = ray.remote(_run_in_worker).options(
             name=step.name,
             num_cpus=min(step.num_cpus, self._num_cpus),
@@ -244,56 +242,3 @@ def _local_ray(num_cpus: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-@contextmanager
-def _driver_lock(root: Path) -> Iterator[int]:
-    path = root / ".driver.lock"
-    with ExitStack() as stack:
-        try:
-            descriptor = stack.enter_context(locked(path, wait=False))
-        except BlockingIOError:
-            raise InputError(
-                f"another recap command (process {_holder(path)}) is working in {root}: "
-                "wait for it to end, or stop it"
-            ) from None
-        _end_leftovers(os.pread(descriptor, 2**16, 0))
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps({"driver": os.getpid()}).encode(), 0)
-        yield descriptor
-
-
-def _holder(path: Path) -> str:
-    with suppress(FileNotFoundError, json.JSONDecodeError, KeyError):
-        return str(json.loads(path.read_text())["driver"])
-    return "unknown"
-
-
-def _record_processes(lock: int) -> None:
-    """Notes Ray's processes in the lock's file, so that the next driver can end any that outlive this one.
-
-    When a driver is killed, two helpers of Ray's wait a minute for a server that is gone.
-    """
-    import psutil
-
-    children = []
-    for process in psutil.Process().children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
-            children.append([process.pid, process.create_time()])
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, json.dumps({"driver": os.getpid(), "processes": children}).encode(), 0)
-
-
-def _end_leftovers(record: bytes) -> None:
-    with suppress(json.JSONDecodeError):
-        processes = json.loads(record or b"{}").get("processes", [])
-        if not processes:
-            return
-        import psutil
-
-        for pid, created in processes:
-            with suppress(psutil.NoSuchProcess):
-                process = psutil.Process(pid)
-                # The time tells it from a stranger that was given the same number since.
-                if process.create_time() == created:
-                    process.kill()

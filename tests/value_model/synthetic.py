@@ -16,7 +16,17 @@ SIZE = 24
 RED, BLUE = "pick up the red cube", "pick up the blue cube"
 
 SMALL = ValueTrainingConfig(
-    network=ValueNetworkConfig(cameras=1, image_size=SIZE, state_size=0, channels=(16, 16, 16), width=48),
+    network=ValueNetworkConfig(
+        cameras=1,
+        image_size=SIZE,
+        state_size=0,
+        patch=4,
+        channels=(16, 16, 16),
+        width=48,
+        image_dropout=0.0,
+        dropout=0.1,
+    ),
+    weight_decay=0.05,
     steps=120,
     batch_size=48,
     members=1,

@@ -17,7 +17,7 @@ def graph(seconds: float) -> list[Step]:
         Step("noise", sample_steps.write_noise, {"size": 100_000, "seconds": seconds}, seed=seed)
         for seed in range(3)
     ]
-    inputs = {"left": noise[0], "right": noise[1], "others": noise}
+    inputs: dict[str, Step | list[Step]] = {"left": noise[0], "right": noise[1], "others": noise}
     return [*noise, Step("total", sample_steps.add_up, inputs=inputs)]
 
 

@@ -64,8 +64,8 @@ def test_every_command_says_what_it_reads_or_writes(name: str, capsys: pytest.Ca
     pages = [out]
     for subcommand in getattr(command, "commands", {}):
         pages.append(recap(capsys, name, subcommand, "--help")[1])
-    assert all(re.search(r"read|writ|append", page, re.IGNORECASE) for page in pages)
-    assert all("--workspace DIR" in page for page in (pages[1:] or pages))
+    for page in pages[1:] or pages:
+        assert re.search(r"read|writ|append", page, re.IGNORECASE) and "--workspace DIR" in page
 
 
 def test_episodes_are_listed_filtered_and_shown(

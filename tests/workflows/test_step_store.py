@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 
 from pipeline.errors import InputError
 from tests.workflows import sample_steps
-from workflows import step_store as step_store_module
 from workflows.step_recipe import ExternalInput, Step, canonical_json, code_version, content_digest
 from workflows.step_store import StepCall, StepStore
 
@@ -176,57 +175,61 @@ def test_a_step_that_raises_leaves_nothing(store: StepStore, step: Step, error: 
     assert store.completions() == []
 
 
-def _execute(call: StepCall) -> None:
+def _die(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _execute(call: StepCall, dies_at: str | None) -> None:
+    """What the other process does; ``dies_at`` names a method in which it is killed."""
+    if dies_at is not None:
+        setattr(StepStore if hasattr(StepStore, dies_at) else Path, dies_at, _die)
     os._exit(10 if StepStore(call.steps).execute(call, silent) else 11)
 
 
-def _process(call: StepCall) -> multiprocessing.process.BaseProcess:
-    process = multiprocessing.get_context("fork").Process(target=_execute, args=(call,))
+def _process(call: StepCall, dies_at: str | None = None) -> multiprocessing.process.BaseProcess:
+    # Spawned, as this process may have threads of other tests, with which forking is unsafe.
+    process = multiprocessing.get_context("spawn").Process(target=_execute, args=(call, dies_at))
     process.start()
     return process
 
 
+def _wait_for(store: StepStore, pattern: str) -> None:
+    deadline = time.monotonic() + 30
+    while not list(store.root.glob(pattern)):
+        assert time.monotonic() < deadline, f"{pattern} did not appear"
+        time.sleep(0.01)
+
+
 def test_of_two_processes_with_one_step_the_second_waits_and_finds_it_done(store: StepStore) -> None:
-    call = store.call(noise(seconds=0.5))
+    call = store.call(noise(seconds=1.0))
     first, second = _process(call), _process(call)
-    time.sleep(0.2)
+    _wait_for(store, "noise/.*.partial/first.npy")
     assert store.sweep() == []
-    first.join(20)
-    second.join(20)
+    first.join(30)
+    second.join(30)
     assert sorted([first.exitcode or 0, second.exitcode or 0]) == [10, 11]
     assert len(store.completions()) == 1
 
 
 def test_a_killed_step_is_swept_and_computed_anew(store: StepStore) -> None:
-    step = noise(seconds=5.0)
-    process = _process(store.call(step))
-    deadline = time.monotonic() + 10
-    while not list(store.root.glob("noise/.*.partial/first.npy")) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    process = _process(store.call(noise(seconds=20.0)))
+    _wait_for(store, "noise/.*.partial/first.npy")
     os.kill(process.pid or 0, signal.SIGKILL)
     process.join(10)
     assert len(store.sweep()) == 1
     assert not list((store.root / "noise").iterdir()) and not list((store.root / ".locks").iterdir())
-    quick = noise()
-    assert store.execute(store.call(quick), silent)
+    assert store.execute(store.call(noise()), silent)
 
 
 @pytest.mark.parametrize("dies_at", ["_log_completion", "rename"])
 @pytest.mark.parametrize("successor", ["sweep", "execute"])
 def test_work_complete_at_the_kill_is_published_not_repeated(
-    store: StepStore, monkeypatch: pytest.MonkeyPatch, dies_at: str, successor: str
+    store: StepStore, dies_at: str, successor: str
 ) -> None:
     """The kill comes after the manifest: before the completion is logged, or before the rename."""
     call = store.call(noise())
-
-    def die(*_: object) -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    with monkeypatch.context() as patched:
-        owner = step_store_module.StepStore if dies_at == "_log_completion" else Path
-        patched.setattr(owner, dies_at, die)
-        process = _process(call)
-        process.join(10)
+    process = _process(call, dies_at)
+    process.join(30)
     assert process.exitcode == -signal.SIGKILL
     assert store.find(noise()) is None
     if successor == "sweep":

@@ -1,0 +1,69 @@
+"""One driver at a time in a workspace, and nothing left running of the one before."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from pipeline.errors import InputError
+from workflows.file_lock import locked
+
+
+@contextmanager
+def driver_lock(root: Path) -> Iterator[int]:
+    """Holds the workspace ``root`` and yields the lock file's descriptor, for :func:`record_processes`.
+
+    Raises ``InputError`` where another driver holds it. Ends what is recorded of a driver that was killed.
+    """
+    path = root / ".driver.lock"
+    with ExitStack() as stack:
+        try:
+            descriptor = stack.enter_context(locked(path, wait=False))
+        except BlockingIOError:
+            raise InputError(
+                f"another recap command (process {_holder(path)}) is working in {root}: "
+                "wait for it to end, or stop it"
+            ) from None
+        _end_leftovers(os.pread(descriptor, 2**16, 0))
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps({"driver": os.getpid()}).encode(), 0)
+        yield descriptor
+
+
+def _holder(path: Path) -> str:
+    with suppress(FileNotFoundError, json.JSONDecodeError, KeyError):
+        return str(json.loads(path.read_text())["driver"])
+    return "unknown"
+
+
+def record_processes(lock: int) -> None:
+    """Notes Ray's processes in the lock's file, so that the next driver can end any that outlive this one.
+
+    When a driver is killed, two helpers of Ray's wait a minute for a server that is gone.
+    """
+    import psutil
+
+    children = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            children.append([process.pid, process.create_time()])
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, json.dumps({"driver": os.getpid(), "processes": children}).encode(), 0)
+
+
+def _end_leftovers(record: bytes) -> None:
+    with suppress(json.JSONDecodeError):
+        processes = json.loads(record or b"{}").get("processes", [])
+        if not processes:
+            return
+        import psutil
+
+        for pid, created in processes:
+            with suppress(psutil.NoSuchProcess):
+                process = psutil.Process(pid)
+                # The time tells it from a stranger that was given the same number since.
+                if process.create_time() == created:
+                    process.kill()
