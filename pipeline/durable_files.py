@@ -7,6 +7,7 @@ place, fsync the folder.
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 
@@ -27,9 +28,9 @@ def publish(temporary: Path, final: Path) -> None:
 
 
 def write_file(final: Path, data: bytes) -> None:
-    """Writes ``data`` to ``final`` atomically; two processes may do so at once, one of them wins whole."""
+    """Writes ``data`` to ``final`` atomically; of several at once one wins whole."""
     final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = final.with_name(f".{final.name}.{os.getpid()}.part")
+    temporary = final.with_name(f".{final.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
         temporary.write_bytes(data)
         publish(temporary, final)

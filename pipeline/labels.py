@@ -18,7 +18,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from pipeline.errors import InputError
 from pipeline.label_schema import connect
@@ -184,7 +184,9 @@ class LabelStore:
 
     def history(self, episode_id: str) -> list[LabelEvent]:
         """Everything that was ever said of an episode, oldest first."""
-        rows = self._read("SELECT * FROM label_events WHERE episode_id = ? ORDER BY event_id", episode_id)
+        rows = self._read(
+            "SELECT * FROM label_events WHERE episode_id = :id ORDER BY event_id", {"id": episode_id}
+        )
         return [LabelEvent(**dict(row)) for row in rows]
 
     def progress(self, task: str | None = None) -> Progress:
@@ -193,11 +195,10 @@ class LabelStore:
             """
             SELECT COUNT(*), COALESCE(SUM(outcome IS 'success'), 0), COALESCE(SUM(outcome IS 'failure'), 0),
                 COALESCE(SUM(outcome IS 'exclude'), 0), COALESCE(SUM(outcome IS NULL), 0),
-                COALESCE(SUM(leased_by IS NOT NULL AND lease_expires > ?1), 0)
-            FROM episodes WHERE ?2 IS NULL OR task = ?2
+                COALESCE(SUM(leased_by IS NOT NULL AND lease_expires > :now), 0)
+            FROM episodes WHERE :task IS NULL OR task = :task
             """,
-            self._clock(),
-            task,
+            {"now": self._clock(), "task": task},
         )
         return Progress(*row)
 
@@ -223,9 +224,9 @@ class LabelStore:
             self._connection = connect(self.path, BUSY_TIMEOUT_S)
         return self._connection
 
-    def _read(self, statement: str, *parameters: object) -> list[sqlite3.Row]:
+    def _read(self, statement: str, parameters: dict[str, Any] | None = None) -> list[sqlite3.Row]:
         with self._lock:
-            return self._opened().execute(statement, parameters).fetchall()
+            return self._opened().execute(statement, parameters or {}).fetchall()
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

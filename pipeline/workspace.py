@@ -9,6 +9,7 @@ import shutil
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from pipeline.durable_files import publish
@@ -47,6 +48,20 @@ def task_slug(task: str) -> str:
         return slug
     digest = hashlib.sha256(task.encode(errors="surrogatepass")).hexdigest()[:8]
     return f"{slug}-{digest}" if slug else f"task-{digest}"
+
+
+def _entry(path: Path) -> EpisodeEntry:
+    """As :func:`read_entry`, from memory where this process has read that very file: pages list them often."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+    return _entry_of(path, status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=100_000)
+def _entry_of(path: Path, inode: int, mtime_ns: int, size: int) -> EpisodeEntry:
+    return read_entry(path)
 
 
 @dataclass(frozen=True)
@@ -121,13 +136,13 @@ class Workspace:
     def list_episodes(self, task: str | None = None) -> list[EpisodeEntry]:
         """All finished episodes, or those of one task, sorted by (created, id).
 
-        Reads attributes only. A file that cannot be read is left out with a warning in the log;
+        Reads attributes only, and those once a process. A file that cannot be read is left out with a warning in the log;
         :meth:`check` reports it.
         """
         entries = []
         for path in self._files("*.h5"):
             try:
-                entry = read_entry(path)
+                entry = _entry(path)
             except InputError as error:
                 _LOG.warning("left out of the list: %s", error)
                 continue
@@ -139,7 +154,7 @@ class Workspace:
         """The episode of that id. Raises ``InputError`` if there is none or it cannot be read."""
         name = f"{check_id(episode_id)}.h5"
         for path in self._files(name):
-            return read_entry(path)
+            return _entry(path)
         raise InputError(f"there is no episode {episode_id!r} in {self.episodes}: see 'recap episodes list'")
 
     def recover(self) -> list[Recovery]:

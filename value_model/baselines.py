@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.frame_table import FrameTable
 from value_model.folds import assign_folds
 from value_model.returns import Outcomes, frame_returns, labelled_frames, task_scales
-from value_model.training import ValueTrainingConfig
+from value_model.training_config import ValueTrainingConfig
 
 # Frames on either side that are averaged with a frame: neighbours in time are worth about the same.
 _SMOOTHING = 2

@@ -18,8 +18,10 @@ from pipeline.errors import InputError
 from pipeline.frame_table import FrameTable
 from value_model.bins import ValueBins
 from value_model.checkpoint import load_network, read_record
+from value_model.inputs import check_table, episode_tokens
 from value_model.network import SmallValueNetwork
-from value_model.training import Progress, ValueTrainingConfig, check_table, episode_tokens
+from value_model.trainer import Progress
+from value_model.training_config import ValueTrainingConfig
 
 # (fold, member, folder written by ``train_fold``)
 FoldCheckpoint = tuple[int, int, Path]

@@ -123,12 +123,11 @@ class LoopGraph:
         ]
 
     def base(self, snapshot: Snapshot) -> Step:
-        """The base policy, from every demonstration, with all cores: nothing else can run meanwhile."""
+        """The base policy, from every demonstration."""
         policy = self.settings.policy
         training = {
             "steps": policy.base_steps,
             "learning_rate": policy.base_learning_rate,
-            "threads": self.parts,
             "seed": self.settings.seed,
             "indicator_dropout": 0.0,
         }
@@ -138,7 +137,6 @@ class LoopGraph:
             self._sized(training=training),
             self._on(snapshot),
             _TRAINING,
-            num_cpus=self.parts,
         )
 
     def turn(self, snapshot: Snapshot, base: AnyStep) -> TurnSteps:

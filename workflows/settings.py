@@ -81,3 +81,31 @@ QUICK = replace(
     policy=replace(FULL.policy, base_steps=120, fine_tune_steps=80),
     evaluation_starts=20,
 )
+
+
+def resized(
+    settings: LoopSettings,
+    *,
+    seed: int,
+    tasks: tuple[str, ...] | None = None,
+    demonstrations: int | None = None,
+    rollouts: int | None = None,
+    policy_steps: int | None = None,
+    value_steps: int | None = None,
+    starts: int | None = None,
+) -> LoopSettings:
+    """The settings with those numbers changed that are given."""
+    recording, policy, value = settings.recording, settings.policy, settings.value
+    if tasks is not None:
+        recording = replace(recording, tasks=tasks)
+    if demonstrations is not None:
+        recording = replace(
+            recording, skilled_demonstrations=demonstrations, sloppy_demonstrations=demonstrations
+        )
+    if rollouts is not None:
+        recording = replace(recording, autonomous_rollouts=rollouts, supervised_rollouts=rollouts)
+    if policy_steps is not None:
+        policy = replace(policy, base_steps=policy_steps, fine_tune_steps=policy_steps)
+    if value_steps is not None:
+        value = replace(value, steps=value_steps)
+    return LoopSettings(recording, value, policy, starts or settings.evaluation_starts, seed)

@@ -66,7 +66,10 @@ class Gen3VLAConfig(PreTrainedConfig):
 
     # Classifier-free guidance on the indicator: 1 follows the prompt as it is, more exaggerates it.
     guidance: float = 1.0
-    prediction: str = "v"
+
+    # What the expert's output means: the flow's "velocity", or the clean "actions", from which the
+    # velocity follows. The second also learns where width is small beside chunk_size x actions.
+    prediction: str = "velocity"
 
     # Training-time augmentation: images are shifted by up to this many pixels, brightness and contrast
     # scaled by up to this fraction.
@@ -90,6 +93,8 @@ class Gen3VLAConfig(PreTrainedConfig):
             raise ValueError(f"state_components names {unknown}, which state_names does not have")
         if 0 < len(set(QUATERNION_NAMES) & set(self.state_components)) < 4:
             raise ValueError("state_components must name all four of tool.q[wxyz], or none of them")
+        if self.prediction not in ("velocity", "actions"):
+            raise ValueError(f"prediction is {self.prediction!r}; use 'velocity' or 'actions'")
         if len(self.vision_channels) != 3:
             raise ValueError(f"vision_channels needs 3 numbers, not {self.vision_channels}")
         for name in ("width", "expert_blocks", "num_inference_steps", "noise_samples", "patch_size"):

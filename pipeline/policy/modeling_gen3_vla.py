@@ -175,15 +175,8 @@ class Gen3VLAPolicy(PreTrainedPolicy):
         time = torch.rand(noise.shape[:2], device=actions.device)
         noisy = torch.lerp(noise, target.expand_as(noise), time[..., None])
         output = self.expert(noisy, time, reading)
-        if self.config.prediction == "v":
-            error = (output - (target - noise)).square()
-        else:
-            error = (output - target).square()
-            if self.config.prediction == "xw":
-                error = error / (1 - time).clamp_min(0.2)[..., None] ** 2
-            if self.config.prediction == "xs":
-                error = error / (1 - time).clamp_min(0.2)[..., None]
-        error = error.mean(1).view(actions.shape).mean(-1)
+        wanted = target - noise if self.config.prediction == "velocity" else target
+        error = (output - wanted).square().mean(1).view(actions.shape).mean(-1)
         if ACTION_IS_PAD in batch:
             counted = (~batch[ACTION_IS_PAD]).to(error.dtype)
         else:
@@ -212,14 +205,14 @@ class Gen3VLAPolicy(PreTrainedPolicy):
         steps = self.config.num_inference_steps
         for step in range(steps):
             time = torch.full((1, 1), step / steps, device=x.device)
-            velocity = self.expert(x, time, readings[0])
+            output = self.expert(x, time, readings[0])
             if len(readings) == 2:
                 plain = self.expert(x, time, readings[1])
-                velocity = torch.lerp(plain, velocity, self.config.guidance)
-            if self.config.prediction == "v":
-                x = x + velocity / steps
-            else:
-                x = torch.lerp(x, velocity, 1 / (steps - step))
+                output = torch.lerp(plain, output, self.config.guidance)
+            if self.config.prediction == "velocity":
+                x = x + output / steps
+            else:  # velocity = (actions - x) / (time left)
+                x = torch.lerp(x, output, 1 / (steps - step))
         return x.view(shape)
 
     @torch.no_grad()

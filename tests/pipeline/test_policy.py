@@ -106,6 +106,7 @@ def test_lerobot_finds_the_policy_by_its_name_in_a_fresh_process() -> None:
         ({"state_components": ["tool.qw", "tool.z"]}, "all four"),
         ({"vision_channels": [8, 8]}, "vision_channels"),
         ({"noise_samples": 0}, "noise_samples"),
+        ({"prediction": "noise"}, "prediction"),
         ({"guidance": -1.0}, "guidance"),
     ],
 )
@@ -296,8 +297,9 @@ def test_chunks_depend_on_task_indicator_and_noise_alone() -> None:
         assert not torch.equal(first, other)
 
 
-def test_guidance_extrapolates_from_the_bare_task() -> None:
-    policy = small_policy(num_inference_steps=1)
+@pytest.mark.parametrize("prediction", ["velocity", "actions"])
+def test_guidance_extrapolates_from_the_bare_task(prediction: str) -> None:
+    policy = small_policy(num_inference_steps=1, prediction=prediction)
     noise = torch.randn(1, 8, 7)
 
     def chunk(text: str, guidance: float) -> torch.Tensor:
@@ -325,8 +327,24 @@ def test_chunks_are_executed_in_part() -> None:
     assert torch.equal(policy.select_action(batch), chunk[:, 0])
 
 
+def test_the_velocity_leads_to_the_actions_it_was_trained_on() -> None:
+    policy = small_policy(random_shift=0, color_jitter=0.0, chunk_size=2, n_action_steps=1, width=64)
+    batch = ready(raw_batch([TASKS[0]] * 4))
+    batch[ACTION] = torch.tensor([0.6, -0.6, 0.3, 0.0, -0.3, 0.9, -0.9]).expand(4, 2, 7).clone()
+    batch[ACTION_IS_PAD] = batch[ACTION_IS_PAD][:, :2]
+    optimizer = torch.optim.AdamW(policy.get_optim_params(), lr=3e-3)
+    torch.manual_seed(0)
+    policy.train()
+    for _ in range(250):
+        loss, _ = policy.forward(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert (policy.predict_action_chunk(batch) - batch[ACTION]).abs().mean() < 0.2
+
+
 def test_a_small_network_learns_two_tasks_and_both_indicators() -> None:
-    policy = small_policy(random_shift=0, color_jitter=0.0)
+    policy = small_policy(random_shift=0, color_jitter=0.0, prediction="actions")
     prompts = [prompt(task, name) for task in TASKS[:2] for name in ("positive", "negative", None)]
     batch = ready(raw_batch(prompts, seed=5))
     for key in ("table", "wrist"):

@@ -94,6 +94,15 @@ def test_episodes_are_listed_by_creation_then_id(lab: Workspace) -> None:
         lab.find("z")
 
 
+def test_the_list_follows_the_files(lab: Workspace) -> None:
+    path = add(lab, "a")
+    assert lab.find("a").length == 3
+    path.unlink()
+    assert lab.list_episodes() == []
+    add(lab, "a", make_frames(5))
+    assert [entry.length for entry in lab.list_episodes()] == [lab.find("a").length] == [5]
+
+
 def test_a_broken_file_does_not_hide_the_others(lab: Workspace, caplog: pytest.LogCaptureFixture) -> None:
     add(lab, "a")
     (lab.episodes / "pick-up-the-red-cube" / "broken.h5").write_bytes(b"nothing")

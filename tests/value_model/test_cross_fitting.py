@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from tests.value_model.synthetic import (
 )
 from value_model.baselines import score_time_only
 from value_model.calibration import measure_quality
-from value_model.checkpoint import load_network, read_record
+from value_model.checkpoint import RECORD_NAME, load_network, read_record
 from value_model.returns import Outcomes
 from value_model.scoring import FoldCheckpoint, predict, score
 from value_model.training import ValueTrainingConfig, train_fold
@@ -134,9 +136,22 @@ def test_models_that_saw_everything_and_models_in_the_wrong_place_are_refused(
         score(table, [(0, 0, second), (1, 0, first)], SMALL)
     with pytest.raises(InputError, match="not a finished value model"):
         score(table, [(0, 0, first / "nowhere"), (1, 0, second)], SMALL)
-    other = replace(table, episode_ids=[read_record(first).seen[0], *table.episode_ids[1:]])
-    doubled = replace(SMALL, seed=1)
-    assert len(score(other, checkpoints, doubled)) == len(table)
+
+
+def test_an_episode_that_every_model_has_seen_is_refused(
+    honest: tuple[FrameTable, Outcomes, list[FoldCheckpoint]], tmp_path: Path
+) -> None:
+    table, _, checkpoints = honest
+    leaky: list[FoldCheckpoint] = []
+    for fold, member, path in checkpoints:
+        copy = tmp_path / f"{fold}-{member}"
+        shutil.copytree(path, copy)
+        document = json.loads((copy / RECORD_NAME).read_text())
+        document["seen"] = sorted({*document["seen"], "e007"})
+        (copy / RECORD_NAME).write_text(json.dumps(document))
+        leaky.append((fold, member, copy))
+    with pytest.raises(InputError, match="episode e007 was seen by every value model"):
+        score(table, leaky, SMALL)
 
 
 def test_equal_seeds_give_equal_weights_and_other_members_other_ones(tmp_path: Path) -> None:

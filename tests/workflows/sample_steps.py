@@ -29,6 +29,19 @@ def write_noise(
     return {"sum": float(numbers.sum()), "process": "any"}
 
 
+def meet(out: Path, *, here: str, other: str, place: Path, progress: Progress) -> None:
+    """Ends only when a step that calls itself ``other`` runs at the same time."""
+    (place / here).touch()
+    deadline = time.monotonic() + 60
+    while not (place / other).exists():
+        if time.monotonic() > deadline:
+            raise Failure(f"{other} did not run beside {here}")
+        time.sleep(0.02)
+    for done in range(5):
+        progress(done, 5, "together")
+        time.sleep(0.3)
+
+
 def add_up(out: Path, *, left: Path, right: Path, others: list[Path] | None = None) -> dict[str, Any]:
     """The sum of the first halves of its inputs."""
     folders = [left, right, *(others or [])]

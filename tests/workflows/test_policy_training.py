@@ -136,7 +136,14 @@ def test_training_lowers_the_loss_and_the_policy_reads_the_picture(tmp_path: Pat
         steps=150,
         batch_size=16,
         learning_rate=3e-3,
-        policy_options={**OPTIONS, "random_shift": 0, "color_jitter": 0.0},
+        # One action a chunk: a picture says nothing of the speeds that follow.
+        policy_options={
+            **OPTIONS,
+            "random_shift": 0,
+            "color_jitter": 0.0,
+            "chunk_size": 1,
+            "n_action_steps": 1,
+        },
     )
     calls: list[tuple[int, int, float]] = []
     result = train(tmp_path, config, progress=lambda step, total, loss: calls.append((step, total, loss)))

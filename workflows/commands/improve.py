@@ -7,13 +7,24 @@ from typing import Annotated
 import typer
 
 from pipeline.errors import InputError
-from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption, existing_workspace
+from workflows.commands.options import (
+    DEFAULT_WORKSPACE,
+    PolicyStepsOption,
+    SeedOption,
+    StartsOption,
+    ValueStepsOption,
+    WorkspaceOption,
+    existing_workspace,
+)
 
 
 def improve(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     quick: Annotated[bool, typer.Option("--quick", help="Few gradient steps, to see that it works.")] = False,
-    seed: Annotated[int, typer.Option(help="Of networks and batches.", min=0)] = 0,
+    seed: SeedOption = 0,
+    policy_steps: PolicyStepsOption = None,
+    value_steps: ValueStepsOption = None,
+    starts: StartsOption = None,
 ) -> None:
     """One turn of the loop: learn values, condition, fine-tune, evaluate, promote, report.
 
@@ -21,12 +32,10 @@ def improve(
     datasets/, reports/ and runs.sqlite. Fine-tunes start from the base policy, which is trained on the
     demonstrations first if there is none. Candidates are evaluated in simulation.
     """
-    from dataclasses import replace
-
     from workflows.improvement import Loop, base_of
     from workflows.improvement import improve as turn
     from workflows.ledger import Ledger
-    from workflows.settings import FULL, QUICK
+    from workflows.settings import FULL, QUICK, resized
     from workflows.steps import StepRunner
     from workflows.summary import turn_summary
 
@@ -35,8 +44,14 @@ def improve(
     if not entries:
         raise InputError(f"there are no episodes in {found.episodes}: record some with 'recap record'")
     tasks = tuple(dict.fromkeys(entry.info.task for entry in entries))
-    settings = replace(QUICK if quick else FULL, seed=seed)
-    settings = replace(settings, recording=replace(settings.recording, tasks=tasks))
+    settings = resized(
+        QUICK if quick else FULL,
+        seed=seed,
+        tasks=tasks,
+        policy_steps=policy_steps,
+        value_steps=value_steps,
+        starts=starts,
+    )
     with StepRunner(found) as runner:
         loop = Loop(found, settings, runner, Ledger(found))
         base = base_of(loop, [e.id for e in entries if e.info.policy_checkpoint is None])

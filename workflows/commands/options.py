@@ -17,6 +17,14 @@ WorkspaceOption = Annotated[
 DEFAULT_WORKSPACE = Path("workspace")
 
 
+SeedOption = Annotated[int, typer.Option(help="Of people, networks and batches.", min=0)]
+PolicyStepsOption = Annotated[
+    int | None, typer.Option(help="Gradient steps of the base policy and of each fine-tune.", min=1)
+]
+ValueStepsOption = Annotated[int | None, typer.Option(help="Gradient steps of each value model.", min=1)]
+StartsOption = Annotated[int | None, typer.Option(help="Evaluation episodes of each policy.", min=2)]
+
+
 def command_group(help_text: str) -> typer.Typer:
     """A command with subcommands of its own."""
     return typer.Typer(

@@ -1,0 +1,216 @@
+"""The whole loop through its real entry point: finished, repeated, and killed and continued."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.episode import Source
+from pipeline.episode_file import EpisodeReader
+from pipeline.label_snapshot import read_snapshot
+from pipeline.labels import LabelStore
+from pipeline.workspace import Workspace
+from workflows.ledger import Ledger
+from workflows.simulated_labelling import ANNOTATOR
+from workflows.step_files import ADVANTAGES_FILE
+from workflows.step_store import StepStore
+
+# Small enough for a test, with every part of the loop in it.
+TINY = [
+    "--quick",
+    "--demonstrations",
+    "6",
+    "--rollouts",
+    "4",
+    "--policy-steps",
+    "20",
+    "--value-steps",
+    "15",
+    "--starts",
+    "4",
+]
+
+
+def command(*words: str) -> list[str]:
+    """A ``recap`` command line in this interpreter."""
+    return [sys.executable, "-m", "workflows.cli", *words]
+
+
+def recap(*words: str) -> str:
+    """Runs ``recap`` and returns what it printed; fails the test with its errors otherwise."""
+    done = subprocess.run(command(*words), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{words}: {done.stderr}\n{done.stdout}"
+    return done.stdout
+
+
+@dataclass(frozen=True)
+class Finished:
+    """An undisturbed demo: its workspace, what it printed, how long it took."""
+
+    workspace: Workspace
+    output: str
+    seconds: float
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """One undisturbed run, shared by all tests of this file."""
+    root = tmp_path_factory.mktemp("demo") / "workspace"
+    began = time.monotonic()
+    output = recap("demo", "--workspace", str(root), *TINY)
+    return Finished(Workspace(root), output, time.monotonic() - began)
+
+
+def step_keys(workspace: Workspace) -> set[tuple[str, str]]:
+    """Name and key of every published step."""
+    return {(result.name, result.key) for result in StepStore(workspace.steps).published()}
+
+
+def leftovers(workspace: Workspace) -> list[Path]:
+    """Files and folders that only exist while something is being written."""
+    pattern = re.compile(r"(\.partial|\.part|\.tmp|\.aside|\.building|\.import)$|^\.iteration")
+    return [path for path in workspace.root.rglob("*") if pattern.search(path.name)]
+
+
+def test_it_says_what_came_of_it_and_what_to_do_next(finished: Finished) -> None:
+    for name in ("base", "filtered BC", "RECAP", "RECAP, asked for negative"):
+        assert re.search(rf"^{name} +\d+ % \[\d+, \d+\] +\d+ \[\d+, \d+\]$", finished.output, re.MULTILINE)
+    for words in ("Decision: ", "recap label", "recap status", "peak memory of all processes"):
+        assert words in finished.output
+    report = finished.workspace.reports / "iteration-1.html"
+    assert str(report) in finished.output
+    page = report.read_text()
+    assert page.count("<html") == 1 and "filtered BC" in page
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", page), "the page must be self-contained"
+
+
+def test_every_kind_of_episode_was_recorded_and_labelled_by_the_annotator(finished: Finished) -> None:
+    entries = finished.workspace.list_episodes()
+    assert len(entries) == 6 + 6 + 4 + 4
+    assert len({entry.info.operator for entry in entries}) == 4
+    sources = set()
+    for entry in entries:
+        with EpisodeReader(entry.path) as reader:
+            sources |= set(np.unique(reader.sources).tolist())
+            asked = ~np.isnan(reader.policy_actions).any(axis=1)
+            assert asked.all() == (entry.info.policy_checkpoint is not None)
+    assert sources == {Source.TELEOP, Source.POLICY, Source.INTERVENTION}
+    with LabelStore(finished.workspace.labels_path) as store:
+        labels = store.current()
+    assert set(labels) == {entry.id for entry in entries}
+    assert {label.annotator for label in labels.values()} == {ANNOTATOR}
+    assert {label.outcome for label in labels.values()} == {"success", "failure"}
+
+
+def test_corrections_are_positive_and_the_others_follow_the_threshold(finished: Finished) -> None:
+    (step,) = [r for r in StepStore(finished.workspace.steps).published() if r.name == "advantages"]
+    with np.load(step.path / ADVANTAGES_FILE) as stored:
+        corrected = stored["source"] == Source.INTERVENTION
+        assert corrected.any() and (stored["indicator"][corrected] == 1).all()
+        share = (stored["indicator"][~corrected] == 1).mean()
+    assert share == pytest.approx(0.3, abs=0.05)
+
+
+def test_the_conditioned_dataset_opens_and_holds_all_three_prompts(finished: Finished) -> None:
+    from lerobot.datasets import LeRobotDataset
+
+    dataset = LeRobotDataset(
+        "any/name", root=finished.workspace.datasets / "iteration-1", video_backend="pyav"
+    )
+    tasks = set(dataset.meta.tasks.index)
+    for task in ("pick up the red cube", "pick up the blue cube"):
+        assert {task, f"{task}. Advantage: positive", f"{task}. Advantage: negative"} <= tasks
+    assert dataset.num_episodes == 20
+    assert dataset[0]["observation.images.wrist"].shape == (3, 84, 84)
+
+
+def test_a_second_run_computes_nothing_and_starts_no_ray(finished: Finished) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.workspace.steps.rglob("*")}
+    iterations = Ledger(finished.workspace).iterations()
+    script = (
+        "import sys; from workflows.cli import main; status = main(sys.argv[1:]); "
+        "assert 'ray' not in sys.modules and 'torch' not in sys.modules; sys.exit(status)"
+    )
+    words = ["demo", "--workspace", str(finished.workspace.root), *TINY]
+    again = subprocess.run(
+        [sys.executable, "-c", script, *words], capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 0, again.stderr
+    assert "\n0 steps computed" in again.stdout
+    assert {path: path.stat().st_mtime_ns for path in finished.workspace.steps.rglob("*")} == before
+    assert Ledger(finished.workspace).iterations() == iterations
+
+
+def test_killed_three_times_it_ends_with_the_same_steps_none_done_twice(
+    finished: Finished, tmp_path: Path
+) -> None:
+    workspace = Workspace(tmp_path / "workspace")
+    words = command("demo", "--workspace", str(workspace.root), *TINY)
+    moments = random.Random(os.getpid())
+    print("seed of the kill moments:", os.getpid())
+    for _ in range(3):
+        with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as driver:
+            try:
+                driver.wait(timeout=moments.uniform(0.1, 0.7) * finished.seconds)
+            except subprocess.TimeoutExpired:
+                driver.send_signal(signal.SIGKILL)
+    recap(*words[3:])
+    assert step_keys(workspace) == step_keys(finished.workspace)
+    completed = [(line["name"], line["key"]) for line in StepStore(workspace.steps).completions()]
+    assert sorted(completed) == sorted(set(completed)), "a step was computed twice to completion"
+    assert set(completed) == step_keys(workspace)
+    assert leftovers(workspace) == []
+    store = StepStore(workspace.steps)
+    assert [damage for result in store.published() for damage in store.verify(result)] == []
+    assert len(Ledger(workspace).iterations()) == 1
+
+
+def test_the_other_commands_work_on_what_the_demo_left(finished: Finished, tmp_path: Path) -> None:
+    root = str(finished.workspace.root)
+    assert "champion: " in recap("status", "--workspace", root)
+    assert "demo-skilled-0000" in recap("episodes", "list", "--workspace", root)
+    assert "iteration-1.html" in recap("report", "--workspace", root)
+    evaluated = recap("policy", "evaluate", "--workspace", root, "--starts", "2", "--ask", "nothing")
+    assert re.search(r"asked for nothing +\d+ %", evaluated)
+    labels = tmp_path / "labels.csv"
+    recap("label", "export", "--workspace", root, "--out", str(labels))
+    assert len(labels.read_text().splitlines()) == 21
+
+
+def test_the_next_turn_takes_in_what_was_recorded_since(finished: Finished, tmp_path: Path) -> None:
+    root = tmp_path / "workspace"
+    subprocess.run(["cp", "-a", str(finished.workspace.root), str(root)], check=True)
+    at = ("--workspace", str(root))
+    recap("record", *at, "--task", "pick up the red cube", "--episodes", "2", "--seed", "7")
+    recap("rollout", *at, "--task", "pick up the red cube", "--episodes", "1")
+    assert "3 unlabelled" in recap("status", *at)
+    for entry in Workspace(root).list_episodes():
+        if not entry.id.startswith(("demo-", "rollout-")) or "-supervisor-" in entry.id:
+            recap("label", "set", *at, entry.id, "success", "--annotator", "test")
+    assert "0 unlabelled" in recap("status", *at)
+    small = ("--policy-steps", "20", "--value-steps", "15", "--starts", "4")
+    output = recap("improve", *at, "--quick", *small)
+    assert "Iteration 2: " in output
+    ledger = Ledger(Workspace(root))
+    assert [iteration.n for iteration in ledger.iterations()] == [1, 2]
+    assert (Workspace(root).reports / "iteration-2.html").is_file()
+    assert len(read_snapshot_of_iteration(Workspace(root))) == 23
+    # Whoever was champion before is who the candidate has to beat.
+    if ledger.champions()[-1].iteration == 1:
+        assert "champion" in output
+
+
+def read_snapshot_of_iteration(workspace: Workspace) -> list[str]:
+    """The episodes of the newest frozen labels."""
+    newest = max((workspace.root / "snapshots").glob("*.parquet"), key=lambda path: path.stat().st_mtime)
+    return [row.episode_id for row in read_snapshot(newest)]
