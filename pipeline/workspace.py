@@ -51,7 +51,7 @@ def task_slug(task: str) -> str:
 
 
 def _entry(path: Path) -> EpisodeEntry:
-    """As :func:`read_entry`, from memory where this process has read that very file: pages list them often."""
+    """As :func:`read_entry`, but once a process for each file: pages list them often."""
     try:
         status = path.stat()
     except OSError as error:
@@ -136,7 +136,7 @@ class Workspace:
     def list_episodes(self, task: str | None = None) -> list[EpisodeEntry]:
         """All finished episodes, or those of one task, sorted by (created, id).
 
-        Reads attributes only, and those once a process. A file that cannot be read is left out with a warning in the log;
+        Reads attributes only, once a process. A file that cannot be read is left out with a warning;
         :meth:`check` reports it.
         """
         entries = []

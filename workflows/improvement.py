@@ -153,7 +153,7 @@ def _add_champion(loop: Loop, turn: TurnSteps, base: StepResult, iteration: int)
     champion = loop.runner.store.find(before[-1])
     if champion is None:
         raise InputError(f"the champion {before[-1].path} is gone: put it back, or start a new workspace")
-    turn.evaluations[CHAMPION] = loop.graph.evaluation(champion, "positive")
+    turn.evaluations[CHAMPION] = loop.graph.evaluation(champion, "positive", CHAMPION)
     turn.checkpoints[CHAMPION] = champion
     return CHAMPION
 
@@ -166,7 +166,8 @@ def decide(difference: PairedDifference, reference: str) -> Decision:
     """
     gain, p = difference.successes_per_hour, difference.p_value
     loss = -difference.success_rate.value
-    facts = f"{gain.value:+.0f} successes per hour [{gain.low:+.0f}, {gain.high:+.0f}], p = {p:.3f}"
+    chance = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    facts = f"{gain.value:+.0f} successes per hour [{gain.low:+.0f}, {gain.high:+.0f}], {chance}"
     if loss > LARGEST_SUCCESS_LOSS:
         return Decision(False, f"kept {reference}: the candidate succeeds {100 * loss:.0f} points less often")
     if p < SIGNIFICANCE:

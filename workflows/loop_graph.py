@@ -20,6 +20,13 @@ from workflows.step_store import StepResult
 DEMONSTRATION_SCENES = {"skilled": 0, "sloppy": 100_000}
 ROLLOUT_SCENES = {"observer": 200_000, "supervisor": 300_000}
 
+_SESSION_TITLES = {
+    "skilled": "record a skilled operator",
+    "sloppy": "record a sloppy operator",
+    "observer": "roll out the policy alone",
+    "supervisor": "roll out with a supervisor",
+}
+
 # The packages whose source decides a result, by kind of step.
 _COLLECTING = ("collectors", "pipeline.episode", "pipeline.episode_writer", "pipeline.policy")
 _TRAINING = ("pipeline.policy", "pipeline.frame_table", "pipeline.frame_cache", "workflows.policy_training")
@@ -105,9 +112,13 @@ class LoopGraph:
                 {**parameters, "part": [k, self.parts]},
                 inputs,
                 _COLLECTING,
+                title=self._part(_SESSION_TITLES[person], k),
             )
             for k in range(self.parts)
         ]
+
+    def _part(self, title: str, k: int) -> str:
+        return f"{title} ({k + 1} of {self.parts})"
 
     def cache(self, snapshot: Snapshot) -> list[Step]:
         """Decodes the snapshot's frames."""
@@ -118,6 +129,7 @@ class LoopGraph:
                 {"image_size": self.settings.recording.image_size, "part": [k, self.parts]},
                 self._on(snapshot),
                 ("pipeline.frame_cache", "pipeline.frame_codec"),
+                title=self._part("decode frames", k),
             )
             for k in range(self.parts)
         ]
@@ -137,6 +149,7 @@ class LoopGraph:
             self._sized(training=training),
             self._on(snapshot),
             _TRAINING,
+            title="train the base policy",
         )
 
     def turn(self, snapshot: Snapshot, base: AnyStep) -> TurnSteps:
@@ -153,15 +166,15 @@ class LoopGraph:
             recap=recap,
             filtered=filtered,
             evaluations={
-                "base": self.evaluation(base, None),
-                "filtered BC": self.evaluation(filtered, None),
-                CANDIDATE: self.evaluation(recap, "positive"),
-                ASKED_NEGATIVE: self.evaluation(recap, "negative"),
+                "base": self.evaluation(base, None, "base"),
+                "filtered BC": self.evaluation(filtered, None, "filtered BC"),
+                CANDIDATE: self.evaluation(recap, "positive", CANDIDATE),
+                ASKED_NEGATIVE: self.evaluation(recap, "negative", ASKED_NEGATIVE),
             },
             checkpoints={"base": base, CANDIDATE: recap, "filtered BC": filtered},
         )
 
-    def evaluation(self, policy: AnyStep, indicator: str | None) -> list[Step]:
+    def evaluation(self, policy: AnyStep, indicator: str | None, name: str) -> list[Step]:
         """A checkpoint on the settings' starts, in parts."""
         recording = self.settings.recording
         evaluation = {
@@ -178,6 +191,7 @@ class LoopGraph:
                 {"evaluation": evaluation, "part": [k, self.parts]},
                 {"checkpoint": policy},
                 _EVALUATING,
+                title=self._part(f"evaluate {name}", k),
             )
             for k in range(self.parts)
         ]
@@ -191,6 +205,7 @@ class LoopGraph:
                 self._sized(fold=fold, member=member, training=self._value_training()),
                 self._on(snapshot),
                 _VALUE,
+                title=f"train value model {member + 1} of fold {fold + 1}",
             )
             for fold in range(value.folds)
             for member in range(value.members)
@@ -214,6 +229,7 @@ class LoopGraph:
             self._sized(training=self._value_training(), advantage=advantage),
             {**self._on(snapshot), "members": members},
             _VALUE,
+            title="score frames, compute advantages",
         )
 
     def _recap(self, snapshot: Snapshot, base: AnyStep, advantages: Step) -> Step:
@@ -225,12 +241,20 @@ class LoopGraph:
         }
         inputs = {**self._on(snapshot), "base": base, "advantages": advantages}
         parameters = self._sized(training=training)
-        return Step("fine_tune_recap", loop_steps.fine_tune_recap, parameters, inputs, _TRAINING)
+        title = "fine-tune on everything, conditioned on the advantage (RECAP)"
+        return Step("fine_tune_recap", loop_steps.fine_tune_recap, parameters, inputs, _TRAINING, title=title)
 
     def _filtered(self, snapshot: Snapshot, base: AnyStep) -> Step:
         inputs = {**self._on(snapshot), "base": base}
         parameters = self._sized(training={**self._fine_tuning(), "indicator_dropout": 0.0})
-        return Step("fine_tune_filtered", loop_steps.fine_tune_filtered, parameters, inputs, _TRAINING)
+        return Step(
+            "fine_tune_filtered",
+            loop_steps.fine_tune_filtered,
+            parameters,
+            inputs,
+            _TRAINING,
+            title="fine-tune on successes and corrections (filtered BC)",
+        )
 
     def _fine_tuning(self) -> dict[str, Any]:
         policy = self.settings.policy
@@ -248,6 +272,7 @@ class LoopGraph:
             {**self._on(snapshot), "advantages": advantages},
             ("pipeline.lerobot_dataset", "pipeline.episode_video", "pipeline.prompts"),
             seed=self.settings.seed,
+            title="build the conditioned dataset",
         )
 
     def _on(self, snapshot: Snapshot) -> dict[str, Any]:

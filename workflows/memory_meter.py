@@ -18,7 +18,7 @@ class MemoryMeter:
     over processes is what the machine really holds; resident size where the kernel does not tell.
     """
 
-    def __init__(self, interval_s: float = 1.0) -> None:
+    def __init__(self, interval_s: float = 2.0) -> None:
         """``interval_s``: seconds between samples; a peak shorter than that may be missed."""
         self._interval_s = interval_s
         self._peak = 0

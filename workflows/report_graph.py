@@ -44,7 +44,7 @@ def report_step(
             "evaluation_names": [name for name, _ in named],
             "training_names": ["base", CANDIDATE, "filtered BC"],
             "iteration": iteration,
-            "title": f"Iteration {iteration}",
+            "title": "kinova-recap",
             "reference": reference,
             "promoted": decision.promoted,
             "decision": decision.reason,
@@ -60,6 +60,7 @@ def report_step(
             "film": _film_step(turn, reference),
         },
         _REPORTING,
+        title="write the report",
     )
 
 
@@ -76,4 +77,5 @@ def _film_step(turn: TurnSteps, reference: str) -> Step:
             "candidate_attempts": turn.evaluations[CANDIDATE],
         },
         _FILMING,
+        title="film both policies",
     )
