@@ -36,7 +36,7 @@ class ValueSettings:
     folds: int = 2
     members: int = 2
     steps: int = 400
-    n_step: int = 8
+    n_step: int = 10
     positive_fraction: float = 0.3
 
 
@@ -50,9 +50,9 @@ class PolicySettings:
 
     base_steps: int = 1000
     base_learning_rate: float = 1e-3
-    fine_tune_steps: int = 1000
+    fine_tune_steps: int = 1200
     fine_tune_learning_rate: float = 5e-4
-    positive_share: float = 0.7
+    positive_share: float = 0.85
     indicator_dropout: float = 0.3
 
 

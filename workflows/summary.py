@@ -8,7 +8,7 @@ from pathlib import Path
 
 from workflows.comparison import Estimate, Performance
 from workflows.improvement import TurnResult
-from workflows.loop_graph import CANDIDATE
+from workflows.loop_graph import ASKED_NEGATIVE, CANDIDATE
 
 
 def turn_summary(result: TurnResult, workspace: Path) -> list[str]:
@@ -17,6 +17,7 @@ def turn_summary(result: TurnResult, workspace: Path) -> list[str]:
     lines += [
         f"Iteration {result.iteration}: {_sentence(result)}",
         f"Decision: {result.decision.reason}.",
+        *_indicator_sentence(result),
         "",
     ]
     lines += [
@@ -55,6 +56,15 @@ def _sentence(result: TurnResult) -> str:
         f"{CANDIDATE} makes {abs(change):.0%} {word} successes per hour than {result.reference} "
         f"({candidate:.0f} against {reference:.0f})."
     )
+
+
+def _indicator_sentence(result: TurnResult) -> Iterator[str]:
+    if ASKED_NEGATIVE in result.against:
+        gap = result.against[ASKED_NEGATIVE].successes_per_hour
+        yield (
+            'Asked for "Advantage: positive" rather than "negative" it makes '
+            f"{_interval(gap, 1, '')} successes per hour more."
+        )
 
 
 def _next_commands(workspace: Path) -> Iterator[str]:
