@@ -6,6 +6,7 @@ place, fsync the folder.
 
 from __future__ import annotations
 
+import glob
 import os
 import threading
 from pathlib import Path
@@ -28,11 +29,27 @@ def publish(temporary: Path, final: Path) -> None:
 
 
 def write_file(final: Path, data: bytes) -> None:
-    """Writes ``data`` to ``final`` atomically; of several at once one wins whole."""
+    """Writes ``data`` to ``final`` atomically; of several at once one wins whole.
+
+    What a killed process left of an earlier attempt at the same file is removed.
+    """
     final.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in final.parent.glob(f".{glob.escape(final.name)}.*-*.part"):
+        if not _process_exists(int(leftover.name.split(".")[-2].split("-")[0])):
+            leftover.unlink(missing_ok=True)
     temporary = final.with_name(f".{final.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
         temporary.write_bytes(data)
         publish(temporary, final)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _process_exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # somebody else's
+    return True

@@ -77,9 +77,11 @@ def step_keys(workspace: Workspace) -> set[tuple[str, str]]:
 
 
 def leftovers(workspace: Workspace) -> list[Path]:
-    """Files and folders that only exist while something is being written."""
-    pattern = re.compile(r"(\.partial|\.part|\.tmp|\.aside|\.building|\.import)$|^\.iteration")
-    return [path for path in workspace.root.rglob("*") if pattern.search(path.name)]
+    """What only exists while something is being written: all of it has a hidden name."""
+    lasting = {".locks", ".progress"}
+    return [path for path in workspace.root.rglob(".*") if path.name not in lasting] + [
+        path for name in lasting for path in (workspace.steps / name).iterdir()
+    ]
 
 
 def test_it_says_what_came_of_it_and_what_to_do_next(finished: Finished) -> None:
