@@ -1,0 +1,62 @@
+"""The decision about a candidate, and what a turn refuses to start with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.label_snapshot import Snapshot, SnapshotRow
+from pipeline.workspace import Workspace
+from workflows.comparison import Attempt, paired_difference
+from workflows.film_steps import choose_starts
+from workflows.improvement import decide, freeze_labels, require_both_outcomes
+
+
+def attempts(successes: str, seconds: float = 4.0) -> list[Attempt]:
+    """``+`` is a success, ``-`` a failure; one start each."""
+    return [Attempt("t", i, mark == "+", int(10 * seconds), seconds) for i, mark in enumerate(successes)]
+
+
+@pytest.mark.parametrize(
+    ("candidate", "reference", "promoted", "words"),
+    [
+        (attempts("+" * 80 + "-" * 20), attempts("+" * 40 + "-" * 60), True, "better than base"),
+        (attempts("+" * 41 + "-" * 59), attempts("+" * 40 + "-" * 60), False, "not better beyond chance"),
+        (attempts("+" * 40 + "-" * 60), attempts("+" * 80 + "-" * 20), False, "points less often"),
+        # Twice as fast, but it fails where the base does not: speed alone must not win.
+        (attempts("+" * 80 + "-" * 20, 2.0), attempts("+" * 100), False, "20 points less often"),
+        (attempts("+" * 100, 2.0), attempts("+" * 100), True, "better than base"),
+    ],
+)
+def test_promotion_needs_more_throughput_beyond_chance_and_no_loss_of_reliability(
+    candidate: list[Attempt], reference: list[Attempt], promoted: bool, words: str
+) -> None:
+    decision = decide(paired_difference(candidate, reference), "base")
+    assert decision.promoted is promoted
+    assert words in decision.reason
+
+
+def test_the_film_shows_what_changed_and_something_that_did_not() -> None:
+    chosen = choose_starts(attempts("+-+--+"), attempts("+++--+"), 3)
+    assert [a.start_seed for a in chosen] == [1, 0, 2]
+    assert len(choose_starts(attempts("--"), attempts("--"), 3)) == 2
+
+
+def row(outcome: str | None) -> SnapshotRow:
+    """An episode with that label."""
+    return SnapshotRow(
+        "e", "t", outcome, "a", "o", None, "r", None, "2026-01-01T00:00:00+00:00", 5, False, "f"
+    )
+
+
+@pytest.mark.parametrize("present", [["success"], ["failure", None], [None], []])
+def test_a_value_model_needs_both_outcomes(present: list[str | None]) -> None:
+    with pytest.raises(InputError, match="recap label"):
+        require_both_outcomes(Snapshot(Path("x"), "d", tuple(map(row, present))))
+
+
+def test_an_episode_that_is_gone_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="demo-1 was recorded but is gone"):
+        freeze_labels(Workspace(tmp_path).create(), ["demo-1"])
