@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pipeline.errors import Failure
 from pipeline.workspace import Workspace
 from workflows.ledger import Ledger
-from workflows.memory_meter import MemoryMeter
+from workflows.memory_meter import MemoryMeter, tree_bytes
 from workflows.step_store import StepResult
 
 
@@ -141,10 +141,11 @@ def test_a_driver_killed_while_writing_leaves_a_ledger_that_opens(workspace: Wor
 def test_the_meter_counts_child_processes() -> None:
     megabytes = 150
     script = f"import time; b = bytearray(b'x') * ({megabytes} << 20); print(1, flush=True); time.sleep(30)"
+    # Before the child starts: a sample taken while it allocates would hold a part of it already.
+    before = tree_bytes()
     with MemoryMeter(interval_s=0.05) as meter:
         child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
         assert child.stdout is not None
-        before = meter.peak_bytes
         child.stdout.readline()
         meter.sample()
         child.kill()
