@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from pipeline.errors import Failure
 from pipeline.workspace import Workspace
 from workflows.ledger import Ledger
-from workflows.memory_meter import MemoryMeter, tree_bytes
 from workflows.step_store import StepResult
 
 
@@ -139,15 +138,20 @@ def test_a_driver_killed_while_writing_leaves_a_ledger_that_opens(workspace: Wor
 
 
 def test_the_meter_counts_child_processes() -> None:
-    megabytes = 150
-    script = f"import time; b = bytearray(b'x') * ({megabytes} << 20); print(1, flush=True); time.sleep(30)"
-    # Before the child starts: a sample taken while it allocates would hold a part of it already.
-    before = tree_bytes()
-    with MemoryMeter(interval_s=0.05) as meter:
-        child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
-        assert child.stdout is not None
-        child.stdout.readline()
-        meter.sample()
-        child.kill()
-        child.communicate()
-    assert meter.peak_bytes - before > 0.9 * megabytes * 2**20
+    """In a small process of its own: what a large one shares with others comes and goes with them."""
+    megabytes = 300
+    script = textwrap.dedent(f"""
+        import subprocess, sys
+                child = "b = bytearray(b'x') * ({megabytes} << 20); print(1, flush=True); input()"
+        before = tree_bytes()
+        with MemoryMeter(interval_s=0.05) as meter:
+            holder = subprocess.Popen([sys.executable, "-c", child], stdin=-1, stdout=-1)
+            holder.stdout.readline()
+            meter.sample()
+            holder.communicate(b"done")
+        print(meter.peak_bytes - before, tree_bytes() - before)
+    """)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    peak, afterwards = map(int, done.stdout.split())
+    assert 0.9 * megabytes * 2**20 < peak < 1.5 * megabytes * 2**20
+    assert afterwards < 0.1 * megabytes * 2**20
