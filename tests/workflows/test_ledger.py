@@ -142,7 +142,8 @@ def test_the_meter_counts_child_processes() -> None:
     megabytes = 300
     script = textwrap.dedent(f"""
         import subprocess, sys
-                child = "b = bytearray(b'x') * ({megabytes} << 20); print(1, flush=True); input()"
+        from workflows.memory_meter import MemoryMeter, tree_bytes
+        child = "b = bytearray(b'x') * ({megabytes} << 20); print(1, flush=True); input()"
         before = tree_bytes()
         with MemoryMeter(interval_s=0.05) as meter:
             holder = subprocess.Popen([sys.executable, "-c", child], stdin=-1, stdout=-1)
