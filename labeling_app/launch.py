@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import sys
+import tomllib
 from pathlib import Path
 
 from labeling_app.driving import DRIVERS
+from pipeline.errors import InputError
 
 APP = Path(__file__).with_name("app.py")
 LOOPBACK = "127.0.0.1"
@@ -15,7 +17,15 @@ LOOPBACK = "127.0.0.1"
 def streamlit_command(
     workspace: Path, *, address: str = LOOPBACK, port: int = 8501, open_browser: bool = True
 ) -> list[str]:
-    """The argument list of a process that serves the app for ``workspace`` until it is stopped."""
+    """The argument list of a process that serves the app for ``workspace`` until it is stopped.
+
+    Raises ``InputError`` for an address that others can reach while nobody could sign in.
+    """
+    if not is_loopback(address) and not sign_in_is_set_up():
+        raise InputError(
+            f"others could reach {address} and label without signing in: set up [auth] (OpenID Connect) in "
+            f".streamlit/secrets.toml, or use --address {LOOPBACK}"
+        )
     options: dict[str, str] = {
         "server.address": address,
         "server.port": str(port),
@@ -40,3 +50,17 @@ def is_loopback(address: str | None) -> bool:
         return ipaddress.ip_address(address).is_loopback
     except ValueError:
         return address == "localhost"
+
+
+def sign_in_is_set_up() -> bool:
+    """Whether Streamlit will find an identity provider: ``[auth]`` in either of its two secrets files."""
+    for folder in (Path.cwd(), Path.home()):
+        path = folder / ".streamlit" / "secrets.toml"
+        try:
+            if "auth" in tomllib.loads(path.read_text(encoding="utf-8")):
+                return True
+        except FileNotFoundError:
+            continue
+        except tomllib.TOMLDecodeError as error:
+            raise InputError(f"cannot read {path}: {error}") from error
+    return False

@@ -79,7 +79,12 @@ class Workspace:
     root: Path
 
     def create(self) -> Workspace:
-        """Makes the folders that are missing and returns the workspace."""
+        """Makes the folders that are missing and returns the workspace.
+
+        Raises ``InputError`` where ``root`` is a file.
+        """
+        if self.root.exists() and not self.root.is_dir():
+            raise InputError(f"the workspace {self.root} is a file: name a folder with --workspace")
         for folder in (self.episodes, self.cache, self.datasets, self.steps, self.reports):
             folder.mkdir(parents=True, exist_ok=True)
         return self

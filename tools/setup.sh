@@ -74,7 +74,7 @@ setup_python() {
     make_venv
     echo "setup: installing kinova-recap[dev] (about 6 GB with torch's GPU libraries; some minutes)"
     # Python compiles what is imported when it is; compiling all of it now would take a minute more.
-    "$VENV/bin/python" -m pip install --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]' ||
+    "$VENV/bin/python" -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]' ||
         stop "pip could not install everything: its last lines say why; run make setup again to go on"
 }
 

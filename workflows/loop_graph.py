@@ -35,6 +35,7 @@ _EVALUATING = ("collectors", "pipeline.policy", "workflows.evaluation")
 
 AnyStep = Step | StepResult
 CANDIDATE = "RECAP"
+FILTERED = "filtered BC"
 ASKED_NEGATIVE = "RECAP, asked for negative"
 
 
@@ -167,11 +168,11 @@ class LoopGraph:
             filtered=filtered,
             evaluations={
                 "base": self.evaluation(base, None, "base"),
-                "filtered BC": self.evaluation(filtered, None, "filtered BC"),
+                FILTERED: self.evaluation(filtered, None, FILTERED),
                 CANDIDATE: self.evaluation(recap, "positive", CANDIDATE),
                 ASKED_NEGATIVE: self.evaluation(recap, "negative", ASKED_NEGATIVE),
             },
-            checkpoints={"base": base, CANDIDATE: recap, "filtered BC": filtered},
+            checkpoints={"base": base, CANDIDATE: recap, FILTERED: filtered},
         )
 
     def evaluation(self, policy: AnyStep, indicator: str | None, name: str) -> list[Step]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from collectors.gen3_tasks import split_task
 from collectors.simulated_sessions import SessionConfig, run_session
 from pipeline.episode import Outcome
 from pipeline.errors import InputError
@@ -14,7 +15,11 @@ from workflows.step_files import CHECKPOINT
 
 
 def record_demonstrations(root: Path, task: str, person: str, episodes: int, seed: int) -> None:
-    """Records a session of demonstrations into the workspace at ``root``, which is made if need be."""
+    """Records a session of demonstrations into the workspace at ``root``, which is made if need be.
+
+    Raises ``InputError`` for a task that the simulation does not have, before anything is made.
+    """
+    split_task(task)
     workspace = Workspace(root).create()
     name = f"{person}-{task_slug(task)}-s{seed}"
     _run(workspace, SessionConfig(name, person, episodes, (task,), seed, 1_000 * seed))
@@ -22,6 +27,7 @@ def record_demonstrations(root: Path, task: str, person: str, episodes: int, see
 
 def record_rollouts(workspace: Workspace, task: str, episodes: int, supervised: bool, seed: int) -> None:
     """Rolls out the champion. Raises ``InputError`` where there is none yet."""
+    split_task(task)
     champion = Ledger(workspace).champion()
     if champion is None:
         raise InputError("there is no champion to roll out: train one with 'recap improve' or 'recap demo'")

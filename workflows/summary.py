@@ -8,7 +8,7 @@ from pathlib import Path
 
 from workflows.comparison import Estimate, Performance
 from workflows.improvement import TurnResult
-from workflows.loop_graph import ASKED_NEGATIVE, CANDIDATE
+from workflows.loop_graph import ASKED_NEGATIVE, CANDIDATE, FILTERED
 
 
 def turn_summary(result: TurnResult, workspace: Path) -> list[str]:
@@ -17,6 +17,7 @@ def turn_summary(result: TurnResult, workspace: Path) -> list[str]:
     lines += [
         f"Iteration {result.iteration}: {_sentence(result)}",
         f"Decision: {result.decision.reason}.",
+        *_against_filtered(result),
         *_indicator_sentence(result),
         "",
     ]
@@ -56,6 +57,14 @@ def _sentence(result: TurnResult) -> str:
         f"{CANDIDATE} makes {abs(change):.0%} {word} successes per hour than {result.reference} "
         f"({candidate:.0f} against {reference:.0f})."
     )
+
+
+def _against_filtered(result: TurnResult) -> Iterator[str]:
+    if FILTERED not in result.against:
+        return
+    gap = result.against[FILTERED].successes_per_hour
+    verdict = "more than" if gap.low > 0 else "fewer than" if gap.high < 0 else "not clearly different from"
+    yield f"Against {FILTERED}, on the same starts: {_interval(gap, 1, '')} per hour, {verdict} {FILTERED}."
 
 
 def _indicator_sentence(result: TurnResult) -> Iterator[str]:

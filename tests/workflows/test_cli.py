@@ -226,3 +226,28 @@ def test_label_serves_the_app_until_it_is_stopped(workspace: Workspace) -> None:
         # As Ctrl-C in a terminal: the whole group gets it.
         subprocess.run(["kill", "-INT", "--", f"-{process.pid}"], check=False)
     assert process.wait(20) == 0
+
+
+def test_what_is_no_workspace_is_said_to_be_none(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "notes.csv"
+    file.write_text("1,2")
+    for words in (["status"], ["demo"], ["record", "--task", "pick up the red cube"]):
+        status, _, error = recap(capsys, *words, "--workspace", file)
+        assert status == 2 and "is a file" in error
+    status, _, error = recap(capsys, "status", "--workspace", tmp_path)
+    assert status == 2 and "is not a workspace" in error
+
+
+def test_an_unknown_task_or_value_is_refused_before_anything_is_made(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    root = tmp_path / "new"
+    for words in (
+        ["record", "--task", "make tea"],
+        ["policy", "evaluate", "--task", "juggle", "--checkpoint", tmp_path],
+        ["policy", "evaluate", "--guidance", "-1"],
+        ["episodes", "list", "--outcome", "great"],
+    ):
+        status, _, error = recap(capsys, *words, "--workspace", root)
+        assert status == 2 and error.count("\n") == 1, words
+    assert not root.exists()

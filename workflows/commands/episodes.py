@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -22,11 +23,22 @@ from workflows.commands.options import (
 app = command_group("List, show and check what has been recorded. Reads episodes/ and labels.sqlite.")
 
 
+class Listed(StrEnum):
+    """Which episodes to list."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    EXCLUDE = "exclude"
+    UNLABELLED = "unlabelled"
+
+
 @app.command("list")
 def list_episodes(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     task: Annotated[str | None, typer.Option(help="Only the episodes of this task.")] = None,
-    outcome: Annotated[str | None, typer.Option(help="Only success, failure, exclude or unlabelled.")] = None,
+    outcome: Annotated[
+        Listed | None, typer.Option(help="Only those with this outcome.", case_sensitive=False)
+    ] = None,
 ) -> None:
     """One line per episode, oldest first. Reads episodes/ and labels.sqlite, writes nothing."""
     found = existing_workspace(workspace)

@@ -33,13 +33,18 @@ def command_group(help_text: str) -> typer.Typer:
 
 
 def existing_workspace(root: Path) -> Workspace:
-    """The workspace at ``root``. Raises ``InputError`` where there is no such folder."""
+    """The workspace at ``root``. Raises ``InputError`` where there is none."""
+    if root.is_file():
+        raise InputError(f"the workspace {root} is a file: name a folder with --workspace")
     if not root.is_dir():
         raise InputError(
             f"there is no workspace {root}: name one with --workspace, or make one with 'recap demo' or "
             "'recap record'"
         )
-    return Workspace(root)
+    workspace = Workspace(root)
+    if not workspace.episodes.is_dir() and any(root.iterdir()):
+        raise InputError(f"{root} is not a workspace, it has no folder 'episodes': name one with --workspace")
+    return workspace
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -49,7 +49,7 @@ def evaluate(
     starts: Annotated[int, typer.Option(help="How many episodes.", min=1)] = 50,
     ask: Annotated[Ask, typer.Option(help="The advantage in the prompt.")] = Ask.POSITIVE,
     guidance: Annotated[
-        float | None, typer.Option(help="Classifier-free guidance on the advantage, e.g. 1.5.")
+        float | None, typer.Option(help="Classifier-free guidance on the advantage, e.g. 1.5.", min=0)
     ] = None,
     task: Annotated[
         list[str] | None, typer.Option(help="May be given several times; default: both pick-up tasks.")
@@ -59,6 +59,7 @@ def evaluate(
 
     Reads the checkpoint, and runs.sqlite where none is named; writes nothing.
     """
+    from collectors.gen3_tasks import split_task
     from workflows.comparison import performance
     from workflows.evaluation import EvaluationConfig
     from workflows.evaluation import evaluate as run
@@ -68,6 +69,9 @@ def evaluate(
     from workflows.step_files import CHECKPOINT
     from workflows.summary import performance_table
 
+    tasks = tuple(task or PICK_TASKS)
+    for one in tasks:
+        split_task(one)
     folder = checkpoint
     if folder is None:
         champion = Ledger(existing_workspace(workspace)).champion()
@@ -75,7 +79,7 @@ def evaluate(
             raise InputError("there is no champion yet: name a --checkpoint, or run 'recap improve'")
         folder = champion.path / CHECKPOINT
     config = EvaluationConfig(
-        tuple(task or PICK_TASKS),
+        tasks,
         starts,
         indicator=ask.indicator,
         guidance=guidance,
