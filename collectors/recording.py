@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 from collectors.collection_loop import (
     EpisodeSummary,
@@ -47,8 +46,3 @@ def record_episode(
             before_close(summary)
         writer.close(operator_mark=None if summary.mark is None else summary.mark.value)
     return summary
-
-
-def utc_now() -> str:
-    """The time as episodes store it: ISO 8601, UTC, whole seconds."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -7,15 +7,14 @@ the same numbers saw the same cubes in the same places, so that they can be comp
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pipeline.prompts import Indicator
 from workflows.comparison import Attempt
-
-EVALUATION_FILE = "evaluation.json"
+from workflows.step_files import EVALUATION_FILE
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,11 @@ class EvaluationConfig:
             raise ValueError("an evaluation needs at least one start and one task")
         if self.indicator not in ("positive", "negative", None):
             raise ValueError(f"indicator is {self.indicator!r}; it is 'positive', 'negative' or absent")
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, Any]) -> Self:
+        """From a step's parameters, in which JSON has made lists of tuples."""
+        return cls(**{**parameters, "tasks": tuple(parameters["tasks"])})
 
     def start(self, i: int) -> tuple[str, int]:
         """The task and the scene seed of start ``i``."""

@@ -34,7 +34,7 @@ def film_side_by_side(
     """Films both policies, each asked as when evaluated, on the starts of :func:`choose_starts`."""
     from workflows.report_films import comparison_gif
 
-    configs = [EvaluationConfig(**{**asked, "tasks": tuple(asked["tasks"])}) for asked in evaluations]
+    configs = [EvaluationConfig.from_parameters(asked) for asked in evaluations]
     chosen = choose_starts(read_attempts(*reference_attempts), read_attempts(*candidate_attempts), starts)
     left: list[Clip] = []
     right: list[Clip] = []

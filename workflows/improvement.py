@@ -19,7 +19,7 @@ from pipeline.workspace import EpisodeEntry, Workspace
 from workflows.comparison import PairedDifference, Performance, paired_difference, performance
 from workflows.evaluation import read_attempts
 from workflows.ledger import Ledger
-from workflows.loop_graph import CANDIDATE, LoopGraph, TurnSteps
+from workflows.loop_graph import BASE, CANDIDATE, CHAMPION, LoopGraph, TurnSteps
 from workflows.report_graph import Decision, report_step
 from workflows.settings import LoopSettings
 from workflows.simulated_labelling import label_from_notes
@@ -31,8 +31,6 @@ from workflows.steps import StepRunner
 SIGNIFICANCE = 0.05
 # A candidate that is faster but fails more often by over this share is not promoted.
 LARGEST_SUCCESS_LOSS = 0.05
-BASE = "base"
-CHAMPION = "champion"
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from workflows.step_store import StepResult
 # Scene seeds: recorded scenes and evaluated starts never meet.
 DEMONSTRATION_SCENES = {"skilled": 0, "sloppy": 100_000}
 ROLLOUT_SCENES = {"observer": 200_000, "supervisor": 300_000}
+# Sessions from the command line; beyond the evaluated starts, whatever the seed.
+COMMAND_SCENES = {"record": 2_000_000, "rollout": 1_000_000_000}
 
 _SESSION_TITLES = {
     "skilled": "record a skilled operator",
@@ -34,6 +36,8 @@ _VALUE = ("value_model", "pipeline.frame_table", "pipeline.frame_cache")
 _EVALUATING = ("collectors", "pipeline.policy", "workflows.evaluation")
 
 AnyStep = Step | StepResult
+BASE = "base"
+CHAMPION = "champion"
 CANDIDATE = "RECAP"
 FILTERED = "filtered BC"
 ASKED_NEGATIVE = "RECAP, asked for negative"
@@ -167,12 +171,12 @@ class LoopGraph:
             recap=recap,
             filtered=filtered,
             evaluations={
-                "base": self.evaluation(base, None, "base"),
+                BASE: self.evaluation(base, None, BASE),
                 FILTERED: self.evaluation(filtered, None, FILTERED),
                 CANDIDATE: self.evaluation(recap, "positive", CANDIDATE),
                 ASKED_NEGATIVE: self.evaluation(recap, "negative", ASKED_NEGATIVE),
             },
-            checkpoints={"base": base, CANDIDATE: recap, FILTERED: filtered},
+            checkpoints={BASE: base, CANDIDATE: recap, FILTERED: filtered},
         )
 
     def evaluation(self, policy: AnyStep, indicator: str | None, name: str) -> list[Step]:

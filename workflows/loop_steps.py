@@ -128,7 +128,7 @@ def evaluate_policy(
     """Runs a checkpoint on part of the evaluation's starts."""
     from workflows.evaluation import EvaluationConfig, evaluate, write_attempts
 
-    config = EvaluationConfig(**{**evaluation, "tasks": tuple(evaluation["tasks"])})
+    config = EvaluationConfig.from_parameters(evaluation)
     attempts = evaluate(checkpoint / CHECKPOINT, config, (part[0], part[1]), progress)
     write_attempts(attempts, out)
     return {"attempts": len(attempts), "successes": sum(a.success for a in attempts)}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pipeline.label_snapshot import Snapshot
 from pipeline.workspace import Workspace
 from workflows import film_steps
-from workflows.loop_graph import CANDIDATE, AnyStep, TurnSteps
+from workflows.loop_graph import BASE, CANDIDATE, FILTERED, AnyStep, TurnSteps
 from workflows.step_recipe import ExternalInput, Step
 
 FILMED_STARTS = 3
@@ -42,7 +42,7 @@ def report_step(
         film_steps.report,
         {
             "evaluation_names": [name for name, _ in named],
-            "training_names": ["base", CANDIDATE, "filtered BC"],
+            "training_names": [BASE, CANDIDATE, FILTERED],
             "iteration": iteration,
             "title": "kinova-recap",
             "reference": reference,
