@@ -10,6 +10,7 @@ from pipeline.episode import Outcome
 from pipeline.errors import InputError
 from pipeline.workspace import Workspace, task_slug
 from workflows.ledger import Ledger
+from workflows.loop_graph import COMMAND_SCENES
 from workflows.progress import progress_display, reporter
 from workflows.step_files import CHECKPOINT
 
@@ -22,7 +23,10 @@ def record_demonstrations(root: Path, task: str, person: str, episodes: int, see
     split_task(task)
     workspace = Workspace(root).create()
     name = f"{person}-{task_slug(task)}-s{seed}"
-    _run(workspace, SessionConfig(name, person, episodes, (task,), seed, 1_000 * seed))
+    _run(
+        workspace,
+        SessionConfig(name, person, episodes, (task,), seed, COMMAND_SCENES["record"] + 1_000 * seed),
+    )
 
 
 def record_rollouts(workspace: Workspace, task: str, episodes: int, supervised: bool, seed: int) -> None:
@@ -38,7 +42,7 @@ def record_rollouts(workspace: Workspace, task: str, episodes: int, supervised: 
         episodes,
         (task,),
         seed,
-        400_000 + 1_000 * seed,
+        COMMAND_SCENES["rollout"] + 1_000 * seed,
         indicator="positive" if champion.iteration > 0 else None,
     )
     _run(workspace, config, champion.path / CHECKPOINT, f"{champion.name}/{champion.key}")

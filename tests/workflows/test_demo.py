@@ -20,6 +20,7 @@ from pipeline.episode_file import EpisodeReader
 from pipeline.label_snapshot import read_snapshot
 from pipeline.labels import LabelStore
 from pipeline.workspace import Workspace
+from workflows.evaluation import EvaluationConfig
 from workflows.ledger import Ledger
 from workflows.simulated_labelling import ANNOTATOR
 from workflows.step_files import ADVANTAGES_FILE
@@ -193,8 +194,11 @@ def test_the_next_turn_takes_in_what_was_recorded_since(finished: Finished, tmp_
     root = tmp_path / "workspace"
     subprocess.run(["cp", "-a", str(finished.workspace.root), str(root)], check=True)
     at = ("--workspace", str(root))
-    recap("record", *at, "--task", "pick up the red cube", "--episodes", "2", "--seed", "7")
+    recap("record", *at, "--task", "pick up the red cube", "--episodes", "2", "--seed", "1000")
     recap("rollout", *at, "--task", "pick up the red cube", "--episodes", "1")
+    recorded = [entry.info.extra["scene_seed"] for entry in Workspace(root).list_episodes()]
+    evaluated = EvaluationConfig(("t",), 4).first_seed
+    assert not set(recorded) & set(range(evaluated, evaluated + 100_000)), "trained on what is evaluated"
     assert "3 unlabelled" in recap("status", *at)
     for entry in Workspace(root).list_episodes():
         if not entry.id.startswith(("demo-", "rollout-")) or "-supervisor-" in entry.id:
