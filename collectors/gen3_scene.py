@@ -1,6 +1,6 @@
 """The simulated workplace as MuJoCo XML: a Gen3 with a two-finger gripper, a table, two cubes.
 
-The arm has the true kinematics, limits, torques and masses of :mod:`collectors.gen3_kinematics` and
+The arm has the true kinematics, limits, torques and masses of :mod:`pipeline.gen3_kinematics` and
 a shape of capsules and cylinders; nothing of it is a mesh, so that two cameras draw in a millisecond
 on one core. World frame = the robot's base frame; the table's top is at z = 0. Units m, kg, rad, N.
 """
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from collectors.gen3_kinematics import GRIPPER_BASE_POSITION, LINKS, TOOL_OFFSET
+from pipeline.gen3_kinematics import GRIPPER_BASE_POSITION, LINKS, TOOL_OFFSET
 
 CUBE_COLORS = ("red", "blue")
 CUBE_SIZE = 0.05  # edge, m

@@ -11,9 +11,9 @@ import functools
 import mujoco
 import numpy as np
 
-from collectors.gen3_kinematics import READY, TwistSolver
 from collectors.gen3_scene import CUBE_COLORS, CUBE_SIZE, FINGER_STROKE, SERVO_LAG_S, scene_xml
 from collectors.gen3_tasks import LIFT_HEIGHT, split_task
+from pipeline.gen3_kinematics import READY, TwistSolver
 
 SPAWN_X = (0.36, 0.58)  # m in base
 SPAWN_Y = (-0.18, 0.18)

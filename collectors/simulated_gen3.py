@@ -15,11 +15,11 @@ import numpy as np
 from lerobot.robots import Robot, RobotConfig
 from lerobot.utils.errors import DeviceAlreadyConnectedError, DeviceNotConnectedError
 
-from collectors.gen3_kinematics import quaternion_from_rotation
 from collectors.gen3_tasks import TASKS, split_task
 from collectors.gl_backend import choose_backend
 from pipeline.episode import ACTION_NAMES, CAMERAS, STATE_NAMES, action_from_dict, action_to_dict
 from pipeline.errors import InputError
+from pipeline.gen3_kinematics import quaternion_from_rotation
 
 if TYPE_CHECKING:
     from collectors.gen3_world import World

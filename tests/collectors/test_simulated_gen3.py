@@ -14,7 +14,12 @@ from hypothesis import strategies as st
 from lerobot.robots import Robot, RobotConfig
 
 from collectors import gl_backend
-from collectors.gen3_kinematics import (
+from collectors.gen3_scene import LINK_GROUP
+from collectors.operators import ScriptedOperator, SkilledSkill
+from collectors.simulated_gen3 import TASKS, SimulatedGen3, SimulatedGen3Config
+from pipeline.episode import STATE_NAMES, action_to_dict
+from pipeline.errors import InputError
+from pipeline.gen3_kinematics import (
     HOME,
     JOINT_LIMITS,
     LINKS,
@@ -26,11 +31,6 @@ from collectors.gen3_kinematics import (
     rotation_from_quaternion,
     tool_pose,
 )
-from collectors.gen3_scene import LINK_GROUP
-from collectors.operators import ScriptedOperator, SkilledSkill
-from collectors.simulated_gen3 import TASKS, SimulatedGen3, SimulatedGen3Config
-from pipeline.episode import STATE_NAMES, action_to_dict
-from pipeline.errors import InputError
 from tests.contracts.robot_contract import RobotContract
 
 JOINTS = st.lists(st.floats(-2.0, 2.0), min_size=7, max_size=7).map(np.array)

@@ -11,9 +11,9 @@ import pytest
 from lerobot.robots import Robot
 from lerobot.utils.errors import DeviceAlreadyConnectedError, DeviceNotConnectedError
 
-from collectors.gen3_kinematics import rotation_from_quaternion
 from pipeline.episode import ACTION_NAMES, CAMERAS, STATE_NAMES, action_to_dict, state_from_observation
 from pipeline.errors import InputError
+from pipeline.gen3_kinematics import rotation_from_quaternion
 
 
 class RobotContract(ABC):
