@@ -35,7 +35,7 @@ def write_file(final: Path, data: bytes) -> None:
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     for leftover in final.parent.glob(f".{glob.escape(final.name)}.*-*.part"):
-        if not _process_exists(int(leftover.name.split(".")[-2].split("-")[0])):
+        if not process_exists(int(leftover.name.split(".")[-2].split("-")[0])):
             leftover.unlink(missing_ok=True)
     temporary = final.with_name(f".{final.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
@@ -45,7 +45,8 @@ def write_file(final: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _process_exists(pid: int) -> bool:
+def process_exists(pid: int) -> bool:
+    """Whether a process of that number runs on this machine now."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

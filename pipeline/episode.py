@@ -115,6 +115,9 @@ POLICY_STATE_NAMES: tuple[str, ...] = tuple(
     n for f in STATE_FIELDS if f.name in POLICY_STATE_FIELDS for n in f.component_names
 )
 
+# What a recording of another origin may lack; see ``EpisodeInfo.missing``.
+OPTIONAL_FIELDS: tuple[str, ...] = (*(f.name for f in STATE_FIELDS), ACTION_FIELD.name)
+
 CAMERAS = ("table", "wrist")
 
 
@@ -125,7 +128,8 @@ class EpisodeInfo:
     ``operator_mark`` is the operator's own success/failure key at recording time (``None`` where no
     key was pressed). It is a hint for people, not a label: labels live in the label store.
     ``policy_checkpoint`` is ``None`` for teleoperation. ``extra`` is JSON for site facts such as the
-    scene's seed.
+    scene's seed. ``missing`` names what the recording lacks, of :data:`OPTIONAL_FIELDS`: those rows
+    are NaN. Only imported episodes lack anything.
     """
 
     id: str
@@ -141,6 +145,12 @@ class EpisodeInfo:
     truncated: bool = False
     schema_version: int = SCHEMA_VERSION
     extra: dict[str, Any] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+
+    @property
+    def missing_for_training(self) -> tuple[str, ...]:
+        """What it lacks that a policy reads or imitates; an episode with any of it cannot be trained on."""
+        return tuple(name for name in self.missing if name in (*POLICY_STATE_FIELDS, ACTION_FIELD.name))
 
 
 @dataclass

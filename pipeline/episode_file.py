@@ -16,7 +16,16 @@ import h5py
 import numpy as np
 
 from pipeline.episode import STATE_FIELDS, EpisodeInfo
-from pipeline.episode_layout import LOCKING, Fingerprint, iterate_rows, read_info
+from pipeline.episode_attributes import read_info
+from pipeline.episode_layout import (
+    FOREIGN,
+    LOCKING,
+    Fingerprint,
+    column_type,
+    iterate_rows,
+    plain_reason,
+    read_foreign_names,
+)
 from pipeline.episode_recovery import recover
 from pipeline.episode_writer import EpisodeWriter
 from pipeline.errors import InputError
@@ -62,7 +71,7 @@ class EpisodeReader:
         except FileNotFoundError as error:
             raise InputError(f"there is no episode file {self.path}") from error
         except OSError as error:
-            raise InputError(f"cannot read {self.path}: {error}") from error
+            raise InputError(f"cannot read {self.path}: {plain_reason(error)}") from error
         try:
             with _reading(self.path):
                 self._info = read_info(file, self.path)
@@ -102,7 +111,7 @@ class EpisodeReader:
     def __len__(self) -> int:
         """The number of frames T."""
         with _reading(self.path):
-            return len(self._open["timestamp_ns"])
+            return int(self._open["timestamp_ns"].shape[0])
 
     def state(self, name: str) -> np.ndarray:
         """One of ``episode.STATE_FIELDS``, float32 (T, k), in that field's unit and frame of reference."""
@@ -138,6 +147,16 @@ class EpisodeReader:
         """The images as stored: T arrays of JPEG bytes, uint8 (n,)."""
         return [np.asarray(j, np.uint8) for j in self._column(f"observation/images/{self._known(camera)}")]
 
+    def stream_jpegs(self, camera: str, rows_per_read: int = 64) -> Iterator[np.ndarray]:
+        """As :meth:`jpegs`, one by one, reading ``rows_per_read`` at a time: memory does not grow with T."""
+        name = f"observation/images/{self._known(camera)}"
+        for start in range(0, len(self), rows_per_read):
+            with _reading(self.path):
+                block = self._open[name][start : start + rows_per_read]
+            if block.dtype != object or len(block) != min(rows_per_read, len(self) - start):
+                raise InputError(f"{self.path} is damaged: {name} does not hold {len(self)} images")
+            yield from (np.asarray(jpeg, np.uint8) for jpeg in block)
+
     def image(self, camera: str, i: int) -> np.ndarray:
         """Frame ``i`` of a camera, uint8 (H, W, 3) RGB; negative ``i`` count from the end."""
         length = len(self)
@@ -149,8 +168,20 @@ class EpisodeReader:
 
     def images(self, camera: str) -> np.ndarray:
         """All images of a camera, uint8 (T, H, W, 3) RGB."""
-        decoded = [self._decoded(jpeg, camera, i) for i, jpeg in enumerate(self.jpegs(camera))]
+        decoded = [self._decoded(jpeg, camera, i) for i, jpeg in enumerate(self.stream_jpegs(camera))]
         return np.stack(decoded) if decoded else np.empty((0, 0, 0, 3), np.uint8)
+
+    @property
+    def foreign_names(self) -> tuple[str, ...]:
+        """The columns of another format that an imported episode keeps, sorted; else none."""
+        with _reading(self.path):
+            return read_foreign_names(self._open)
+
+    def foreign(self, name: str) -> np.ndarray:
+        """One of :attr:`foreign_names`, as it was in the recording it was imported from."""
+        if name not in self.foreign_names:
+            raise InputError(f"{self.path} keeps no foreign column {name!r}")
+        return self._column(f"{FOREIGN}/{name}")
 
     def computed_fingerprint(self) -> str:
         """The hash of the frames as they are now; differs from ``fingerprint`` if the file was damaged."""
@@ -168,7 +199,16 @@ class EpisodeReader:
 
     def _column(self, name: str) -> np.ndarray:
         with _reading(self.path):
-            return self._open[name][:]
+            values: np.ndarray = self._open[name][:]
+        shape, dtype = column_type(name)
+        if dtype is None:
+            return values
+        if values.shape != (len(self), *shape) or values.dtype != dtype:
+            raise InputError(
+                f"{self.path} is damaged: {name} is {values.dtype} {values.shape}, expected {dtype} "
+                f"{(len(self), *shape)}"
+            )
+        return values
 
     def _known(self, camera: str) -> str:
         if camera not in self.info.cameras:
@@ -187,5 +227,7 @@ def _reading(path: Path) -> Iterator[None]:
     """Turns what h5py raises for a damaged or incomplete file into one clear ``InputError``."""
     try:
         yield
-    except (OSError, KeyError, RuntimeError) as error:
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{path} is damaged or incomplete: {error}") from error

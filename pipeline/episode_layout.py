@@ -10,6 +10,7 @@
     source                             uint8 (T,)       ``episode.Source``
     timestamp_ns                       int64 (T,)
     camera_timestamp_ns/<camera>       int64 (T,)
+    foreign/<name>                     (T, ...)         columns of an imported recording, as they were
 
 Rows that were never written read back as the fill values (NaN, 255, -1), which no recorded row has in
 ``source`` or a timestamp: that is how recovery tells the rows that reached the disk from the rest.
@@ -18,16 +19,14 @@ Rows that were never written read back as the fill values (NaN, 255, -1), which 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from pipeline.episode import ACTION_FIELD, SCHEMA_VERSION, STATE_FIELDS, EpisodeInfo
+from pipeline.episode import ACTION_FIELD, STATE_FIELDS
 from pipeline.errors import InputError
 
 # Files written with these bounds could be opened after every SIGKILL tried; with "latest" none could.
@@ -37,12 +36,17 @@ LOCKING = "best-effort"
 
 PART_SUFFIX = ".part"  # of a file that is still being recorded, or whose recorder died
 
+FOREIGN = "foreign"  # the group of what was imported and has no place in the schema
+
 NO_SOURCE = 255
 NO_TIMESTAMP = -1
 
 _ROWS_PER_CHUNK = 64
-_TEXT_ATTRIBUTES = ("id", "task", "operator", "robot", "created", "software_version")
-_OPTIONAL_TEXT_ATTRIBUTES = ("policy_checkpoint", "operator_mark")
+_COLUMN_TYPES: dict[str, tuple[tuple[int, ...], np.dtype]] = {
+    **{f"observation/state/{f.name}": (f.shape, np.dtype(f.dtype)) for f in STATE_FIELDS},
+    **dict.fromkeys(("action", "policy_action"), (ACTION_FIELD.shape, np.dtype(ACTION_FIELD.dtype))),
+    "source": ((), np.dtype("uint8")),
+}
 
 
 @dataclass(frozen=True)
@@ -90,11 +94,47 @@ def create_datasets(file: h5py.File, cameras: Sequence[str]) -> None:
         create(f"camera_timestamp_ns/{camera}", (), "int64", NO_TIMESTAMP)
 
 
+def column_type(name: str) -> tuple[tuple[int, ...], np.dtype | None]:
+    """The shape of one row of a dataset and its dtype; ``None`` where the schema does not fix it."""
+    if name.startswith(f"{FOREIGN}/"):
+        return (), None
+    if name.startswith("observation/images/"):
+        return (), np.dtype(object)  # as h5py gives sequences of varying length
+    return _COLUMN_TYPES.get(name, ((), np.dtype("int64")))  # timestamps
+
+
 def write_image_shapes(file: h5py.File, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Notes each camera's height and width (pixels) beside its images, for readers that decode nothing."""
     for camera, shape in shapes.items():
         file[f"observation/images/{camera}"].attrs["height"] = shape[0]
         file[f"observation/images/{camera}"].attrs["width"] = shape[1]
+
+
+def write_foreign(file: h5py.File, columns: Mapping[str, np.ndarray]) -> None:
+    """Keeps numeric columns of another format, as they are, beside ours; a name's "/" make groups.
+
+    Raises ``InputError`` for a column that is not numeric or boolean, or of a name that HDF5 cannot take.
+    """
+    for name, values in columns.items():
+        if values.dtype.kind not in "biuf":
+            raise InputError(f"foreign column {name!r} is {values.dtype}: only numbers can be kept")
+        parts = name.split("/")
+        if not all(parts) or {".", ".."} & set(parts) or not is_storable(name):
+            raise InputError(f"foreign column {name!r} has a name that HDF5 cannot take")
+        try:
+            file.create_dataset(f"{FOREIGN}/{name}", data=values)
+        except ValueError as error:  # a name that is also another's group
+            raise InputError(f"foreign column {name!r} cannot be kept: {error}") from error
+
+
+def read_foreign_names(file: h5py.File) -> tuple[str, ...]:
+    """The names that :func:`write_foreign` was given, sorted."""
+    names: list[str] = []
+    if FOREIGN in file:
+        file[FOREIGN].visititems(
+            lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None
+        )
+    return tuple(sorted(names))
 
 
 def append_rows(file: h5py.File, rows: Sequence[Row]) -> None:
@@ -186,70 +226,15 @@ class Fingerprint:
         return self._hash.hexdigest()
 
 
-def write_info(file: h5py.File, info: EpisodeInfo) -> None:
-    """Writes ``info`` as the file's attributes, replacing those there; ``None`` becomes no attribute.
-
-    Raises ``InputError`` for text that HDF5 cannot hold and ``extra`` that is not JSON.
-    """
-    texts: dict[str, str | None] = {n: getattr(info, n) for n in _TEXT_ATTRIBUTES + _OPTIONAL_TEXT_ATTRIBUTES}
-    try:
-        texts["extra"] = json.dumps(info.extra, sort_keys=True, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"episode {info.id}: 'extra' is not JSON: {error}") from error
-    for name, text in texts.items():
-        if text is None:
-            file.attrs.pop(name, None)
-        elif _is_storable(text):
-            file.attrs[name] = text
-        else:
-            raise InputError(f"episode {info.id!r}: {name} {text!r} has a NUL or is not valid Unicode")
-    file.attrs["cameras"] = np.array(info.cameras, dtype=h5py.string_dtype())
-    file.attrs["rate_hz"] = float(info.rate_hz)
-    file.attrs["truncated"] = bool(info.truncated)
-    file.attrs["schema_version"] = int(info.schema_version)
+def plain_reason(error: Exception) -> str:
+    """What h5py said of a file in one line, in plain words where people meet it often."""
+    text = " ".join(str(error).split())  # may hold a line break, from the file's date
+    if "file signature not found" in text:
+        return "it is not an HDF5 file"
+    return "it is cut short" if "truncated file" in text else text
 
 
-def finish(file: h5py.File, info: EpisodeInfo, fingerprint: Fingerprint, dropped: int) -> None:
-    """Writes the attributes that only a finished episode has, and flushes."""
-    write_info(file, info)
-    file.attrs["fingerprint"] = fingerprint.hexdigest()
-    file.attrs["dropped"] = dropped
-    file.flush()
-
-
-def read_info(file: h5py.File, path: Path) -> EpisodeInfo:
-    """The inverse of :func:`write_info`. Raises ``InputError`` for a file that is no episode or too new."""
-    attributes = dict(file.attrs)
-    version = attributes.get("schema_version")
-    if version is None:
-        raise InputError(f"{path} is an HDF5 file but not an episode: it has no schema_version")
-    if int(version) > SCHEMA_VERSION:
-        raise InputError(
-            f"{path} has schema version {int(version)}, this software reads up to {SCHEMA_VERSION}: update it"
-        )
-    try:
-        texts = {name: str(attributes[name]) for name in _TEXT_ATTRIBUTES}
-        return EpisodeInfo(
-            **texts,
-            rate_hz=float(attributes["rate_hz"]),
-            cameras=tuple(str(camera) for camera in attributes["cameras"]),
-            policy_checkpoint=_optional_text(attributes, "policy_checkpoint"),
-            operator_mark=_optional_text(attributes, "operator_mark"),
-            truncated=bool(attributes["truncated"]),
-            schema_version=int(version),
-            extra=json.loads(attributes["extra"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{path} is not a whole episode file: attribute {error} is missing or bad"
-        ) from error
-
-
-def _optional_text(attributes: dict[str, Any], name: str) -> str | None:
-    return str(attributes[name]) if name in attributes else None
-
-
-def _is_storable(text: str) -> bool:
+def is_storable(text: str) -> bool:
     """Whether HDF5 can hold ``text``: UTF-8 without NUL."""
     try:
         text.encode()

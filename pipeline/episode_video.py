@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import av
+import cv2
 import numpy as np
 
 from pipeline.atomic_folder import building
 from pipeline.episode_file import EpisodeReader
 from pipeline.errors import Failure, InputError
-from pipeline.frame_cache import decoded_images
-
-QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
+from pipeline.lerobot_statistics import QUANTILES
+from pipeline.verified_frames import decoded_images
 
 # Every second frame is a key frame, so that a random frame costs two decodes at most; the fastest
 # preset has no frames that refer forward; one thread makes equal input give equal bytes.
@@ -52,12 +52,14 @@ def encode_episode(reader: EpisodeReader, store: Path) -> dict[str, CameraVideo]
     """The videos of an episode by camera, encoded into ``store`` unless they are there already.
 
     Safe to run from several processes at once and to kill at any moment. Raises ``InputError`` for a
-    frame rate that is not a whole number, for images of odd width or height, and for a damaged image.
+    frame rate that is not a whole number, for images of odd width or height, and for damaged frames.
     """
     folder = store / reader.info.id
     source = {"fingerprint": reader.fingerprint, "rate_hz": whole_rate(reader), "options": _OPTIONS}
     record = _read_record(folder)
     if record.get("source") != source:
+        if reader.computed_fingerprint() != reader.fingerprint:
+            raise InputError(f"{reader.path} is damaged: its frames are not those that were recorded")
         cameras: dict[str, Any] = {}
         with building(folder, replace=True) as aside:
             for camera in reader.info.cameras:
@@ -104,7 +106,8 @@ def _encode(images: Iterable[np.ndarray], rate_hz: int, path: Path) -> dict[str,
             frame.time_base = period
             container.mux(stream.encode(frame))
             for channel in range(3):
-                histogram[channel] += np.bincount(image[:, :, channel].ravel(), minlength=256)
+                counted = cv2.calcHist([image], [channel], None, [256], [0, 256])
+                histogram[channel] += counted[:, 0].astype(np.int64)
             count += 1
         container.mux(stream.encode())
     statistics = _pixel_statistics(histogram)

@@ -11,15 +11,18 @@ import contextlib
 import queue
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import h5py
+import numpy as np
 
 from pipeline.durable_files import fsync_path, publish
-from pipeline.episode import EpisodeInfo, Frame
+from pipeline.episode import OPTIONAL_FIELDS, EpisodeInfo, Frame
+from pipeline.episode_attributes import finish, write_info
 from pipeline.episode_layout import (
     LIBVER,
     LOCKING,
@@ -28,9 +31,8 @@ from pipeline.episode_layout import (
     Row,
     append_rows,
     create_datasets,
-    finish,
+    write_foreign,
     write_image_shapes,
-    write_info,
 )
 from pipeline.errors import Failure, InputError
 from pipeline.frame_codec import checked_copy, encode
@@ -52,12 +54,15 @@ class EpisodeWriter:
         *,
         queue_size: int = 64,
         replace_unfinished: bool = False,
+        foreign: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         """Creates ``<path>.part`` and its folder.
 
         ``queue_size`` is in frames. ``replace_unfinished`` starts over where a dead process left a
         ``.part`` of the same name (for simulations, which can record the same episode again).
-        Raises ``InputError`` if the episode exists or is being recorded.
+        ``foreign`` holds columns of an imported recording, numbers or booleans, kept as they are.
+        Raises ``InputError`` if the episode exists or is being recorded, for unknown names in
+        ``info.missing``, and for a foreign column that cannot be kept.
         """
         if path.suffix != ".h5":
             raise InputError(f"an episode's file must end in .h5, not {path.name!r}")
@@ -69,6 +74,9 @@ class EpisodeWriter:
             raise InputError(
                 f"episode {info.id}: camera names must be distinct and hold no '/': {info.cameras}"
             )
+        unknown = sorted(set(info.missing) - set(OPTIONAL_FIELDS))
+        if unknown:
+            raise InputError(f"episode {info.id}: missing {unknown[0]!r} is none of {list(OPTIONAL_FIELDS)}")
         self.path = path
         self.info = info
         self.dropped = 0
@@ -81,11 +89,11 @@ class EpisodeWriter:
         self._closed = False
         self._published = False
         self._queue: queue.Queue[Frame | None] = queue.Queue(queue_size)
-        self._file = self._create(replace_unfinished)
+        self._file = self._create(replace_unfinished, foreign or {})
         self._thread = threading.Thread(target=self._run, name=f"episode-{info.id}", daemon=True)
         self._thread.start()
 
-    def _create(self, replace_unfinished: bool) -> h5py.File:
+    def _create(self, replace_unfinished: bool, foreign: Mapping[str, np.ndarray]) -> h5py.File:
         self._part.parent.mkdir(parents=True, exist_ok=True)
         try:
             file = h5py.File(self._part, "w" if replace_unfinished else "x", libver=LIBVER, locking=LOCKING)
@@ -99,6 +107,7 @@ class EpisodeWriter:
             # Marked truncated until close() says otherwise: a file cut short then says so by itself.
             write_info(file, replace(self.info, truncated=True))
             create_datasets(file, self.info.cameras)
+            write_foreign(file, foreign)
             file.flush()
         except BaseException:
             file.close()

@@ -2,66 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import re
-import shutil
-import unicodedata
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
-from pipeline.durable_files import publish
-from pipeline.episode_check import Finding, check_workspace
-from pipeline.episode_file import EpisodeEntry, read_entry, recover
+from pipeline.episode_check import TIMEOUT_S, Finding, Report, check_workspace
+from pipeline.episode_file import EpisodeEntry, recover
+from pipeline.episode_import import import_file, remove_leftovers
+from pipeline.episode_index import IndexedEpisode, Result, look_up
 from pipeline.episode_layout import PART_SUFFIX
+from pipeline.episode_names import check_id, task_slug
+from pipeline.episode_recovery import RECOVERY_TIMEOUT_S
+from pipeline.episode_repair import Action, Repair, finish_interrupted, repair_files, repairing
 from pipeline.errors import InputError
+from pipeline.site_config import load_site_config
 
-__all__ = ["EpisodeEntry", "Finding", "Workspace", "check_id", "task_slug"]
+__all__ = ["EpisodeEntry", "Finding", "IndexedEpisode", "Repair", "Workspace", "check_id", "task_slug"]
 
 _LOG = logging.getLogger(__name__)
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
-_SLUG_LENGTH = 60
-
-
-def check_id(episode_id: str) -> str:
-    """Returns ``episode_id`` if it is safe as a file name; otherwise raises ``InputError``."""
-    if not _ID.fullmatch(episode_id):
-        raise InputError(
-            f"episode id {episode_id!r} is not safe as a file name: use letters, digits, '.', '_' and '-', "
-            "beginning with a letter or digit, at most 120"
-        )
-    return episode_id
-
-
-def task_slug(task: str) -> str:
-    """A folder name for a task, of ``a-z0-9-`` only, so it can never leave its parent folder.
-
-    Tasks that differ have different slugs: where letters are lost, a hash of the task is added.
-    """
-    if not task.strip():
-        raise InputError("a task needs some text")
-    ascii_text = unicodedata.normalize("NFKD", task).encode("ascii", "ignore").decode().lower()
-    slug = re.sub(r"[^a-z0-9]+", "-", ascii_text).strip("-")[:_SLUG_LENGTH].strip("-")
-    if slug.replace("-", " ") == task:
-        return slug
-    digest = hashlib.sha256(task.encode(errors="surrogatepass")).hexdigest()[:8]
-    return f"{slug}-{digest}" if slug else f"task-{digest}"
-
-
-def _entry(path: Path) -> EpisodeEntry:
-    """As :func:`read_entry`, but once a process for each file: pages list them often."""
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error}") from error
-    return _entry_of(path, status.st_ino, status.st_mtime_ns, status.st_size)
-
-
-@lru_cache(maxsize=100_000)
-def _entry_of(path: Path, inode: int, mtime_ns: int, size: int) -> EpisodeEntry:
-    return read_entry(path)
 
 
 @dataclass(frozen=True)
@@ -141,53 +101,142 @@ class Workspace:
     def list_episodes(self, task: str | None = None) -> list[EpisodeEntry]:
         """All finished episodes, or those of one task, sorted by (created, id).
 
-        Reads attributes only, once a process. A file that cannot be read is left out with a warning;
-        :meth:`check` reports it.
+        A file that cannot be read is left out with a warning; :meth:`check` reports it.
         """
-        entries = []
-        for path in self._files("*.h5"):
-            try:
-                entry = _entry(path)
-            except InputError as error:
-                _LOG.warning("left out of the list: %s", error)
-                continue
-            if task is None or entry.info.task == task:
-                entries.append(entry)
-        return sorted(entries, key=lambda entry: (entry.info.created, entry.id))
+        return [item.entry for item in self.index() if task is None or item.entry.info.task == task]
+
+    def index(self) -> list[IndexedEpisode]:
+        """As :meth:`list_episodes`, with what the list of episodes shows besides: who drove.
+
+        Each file is opened once, in a child process that may crash or hang over it; what it held is
+        remembered in ``cache/``.
+        """
+        found = []
+        for result in look_up(list(self._files("*.h5")), self._index_path).values():
+            if isinstance(result, InputError):
+                _LOG.warning("left out of the list: %s", result)
+            else:
+                found.append(result)
+        return sorted(found, key=lambda item: (item.entry.info.created, item.entry.id))
 
     def find(self, episode_id: str) -> EpisodeEntry:
         """The episode of that id. Raises ``InputError`` if there is none or it cannot be read."""
-        name = f"{check_id(episode_id)}.h5"
-        for path in self._files(name):
-            return _entry(path)
-        raise InputError(f"there is no episode {episode_id!r} in {self.episodes}: see 'recap episodes list'")
+        found = self._look_for(episode_id)
+        if found is None:
+            raise InputError(
+                f"there is no episode {episode_id!r} in {self.episodes}: see 'recap episodes list'"
+            )
+        return found
 
-    def recover(self) -> list[Recovery]:
-        """Finishes every recording that a dead process left; those still being recorded are left alone."""
-        return [Recovery(part, recover(part, self.quarantine)) for part in self.unfinished()]
+    def _look_for(self, episode_id: str) -> EpisodeEntry | None:
+        for path in self._files(f"{check_id(episode_id)}.h5"):
+            return _entry(look_up([path], self._index_path)[path])
+        return None
+
+    def recover(self, *, timeout_s: float = RECOVERY_TIMEOUT_S) -> list[Recovery]:
+        """Finishes every recording that a dead process left; those still being recorded are left alone.
+
+        One whose reading takes longer than ``timeout_s`` seconds (large ones get more) is quarantined.
+        """
+        return [Recovery(part, recover(part, self.quarantine, timeout_s)) for part in self.unfinished()]
 
     def unfinished(self) -> list[Path]:
         """Recordings not closed: still being recorded, or left over by a process that died."""
         return list(self._files(f"*.h5{PART_SUFFIX}"))
 
-    def import_episode(self, source: Path) -> EpisodeEntry:
-        """Copies an episode file from elsewhere into the workspace.
+    def import_episode(self, source: Path, *, timeout_s: float = TIMEOUT_S) -> EpisodeEntry:
+        """Copies an episode file from elsewhere into the workspace; returns its entry there.
 
-        Raises ``InputError`` if it is no readable episode, was damaged, or its id is taken.
+        Importing the same frames under the same id again changes nothing. Safe to kill at any moment.
+        Raises ``InputError`` if it is no sound episode, also if reading it takes over ``timeout_s`` seconds
+        (large ones get more), or if its id is another's.
         """
-        entry = read_entry(source)
+        entry = _entry(look_up([source], None, timeout_s=timeout_s)[source])
         final = self.episode_path(entry.info.task, entry.id)
-        if any(self._files(final.name)):
-            raise InputError(f"cannot import {source}: there is an episode {entry.id!r} already")
-        final.parent.mkdir(parents=True, exist_ok=True)
-        copy = final.with_name(final.name + ".import")
-        shutil.copyfile(source, copy)
-        publish(copy, final)
-        return read_entry(final)
+        known = self._look_for(entry.id)
+        if known is not None:
+            if known.fingerprint == entry.fingerprint:
+                return known
+            raise InputError(
+                f"cannot import {source}: there is an episode {entry.id!r} already, of other frames"
+            )
+        remove_leftovers(self.episodes)
+        import_file(source, final, timeout_s=timeout_s)
+        return self.find(entry.id)
 
-    def check(self) -> list[Finding]:
-        """Everything that is wrong or doubtful in the recorded episodes; reads every frame."""
-        return check_workspace(self._files("*.h5"), self.unfinished(), self.labels_path)
+    def check(
+        self, *, workers: int = 1, timeout_s: float = TIMEOUT_S, report: Report | None = None
+    ) -> list[Finding]:
+        """Everything that is wrong or doubtful in the recorded episodes; reads every frame.
+
+        ``report`` is called with the files read so far and their number. A file that takes longer than
+        ``timeout_s`` seconds (large ones get more) is taken for damaged.
+        """
+        return check_workspace(
+            self._files("*.h5"),
+            self.unfinished(),
+            self.labels_path,
+            tasks=load_site_config(self.config_path).tasks,
+            strays=self._strays(),
+            workers=workers,
+            timeout_s=timeout_s,
+            report=report,
+        )
+
+    def repair(
+        self,
+        findings: Sequence[Finding],
+        *,
+        workers: int = 1,
+        timeout_s: float = TIMEOUT_S,
+        dry_run: bool = False,
+    ) -> Iterator[Repair]:
+        """Repairs what :meth:`check` found fatal, and recovers left-over recordings; deletes nothing.
+
+        With ``dry_run`` only says what it would do. Raises ``InputError`` while another process repairs.
+        """
+        if not self.episodes.is_dir():
+            return
+        with repairing(self.episodes):
+            if dry_run:
+                for part in self.unfinished():
+                    yield Repair(Action.RECOVERED, part, None, "unless it is still being recorded")
+            else:
+                remove_leftovers(self.episodes)
+                yield from finish_interrupted(self.episodes)
+                yield from self._recovered(timeout_s)
+            yield from repair_files(
+                findings, self.quarantine, workers=workers, timeout_s=timeout_s, dry_run=dry_run
+            )
+
+    def _recovered(self, timeout_s: float) -> Iterator[Repair]:
+        for recovery in self.recover(timeout_s=timeout_s):
+            part, episode = recovery.part, recovery.episode
+            if episode is not None:
+                yield Repair(Action.RECOVERED, part, episode, "an unfinished recording")
+            elif os.path.lexists(part):
+                yield Repair(Action.LEFT, part, None, "it is still being recorded")
+            else:
+                yield Repair(Action.QUARANTINED, part, self.quarantine, "its note there says why")
+
+    @property
+    def _index_path(self) -> Path:
+        return self.cache / "episodes.sqlite"
+
+    def _strays(self) -> Iterator[Path]:
+        """Files below episodes/ that are neither episodes nor what recording, repair or import works on."""
+        for path in sorted(self.episodes.rglob("*"), key=str):
+            place = path.relative_to(self.episodes)
+            known = len(place.parts) == 2 and (path.suffix == ".h5" or ".h5." in path.name)
+            if not known and path.is_file() and not any(part.startswith(".") for part in place.parts):
+                yield path
 
     def _files(self, pattern: str) -> Iterator[Path]:
-        yield from sorted(self.episodes.glob(f"*/{pattern}"))
+        yield from sorted(self.episodes.glob(f"*/{pattern}"), key=str)  # as paths they compare slowly
+
+
+def _entry(result: Result) -> EpisodeEntry:
+    """Raises what could not be read."""
+    if isinstance(result, InputError):
+        raise result
+    return result.entry

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from pipeline.errors import InputError
-from workflows.file_lock import locked
+from pipeline.file_lock import locked
 
 
 @contextmanager

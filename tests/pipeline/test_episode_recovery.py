@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.episode_file import EpisodeReader, read_entry, recover
+from pipeline.episode_layout import LIBVER, LOCKING
 from pipeline.errors import InputError
 from tests.pipeline.episodes import make_frame, make_frames, make_info, write_episode
 
@@ -151,7 +152,7 @@ def test_rows_that_did_not_reach_the_disk_whole_are_cut_off(tmp_path: Path) -> N
     before = part.read_bytes()
     path = recover(part)
     assert path is not None
-    assert read_entry(path).length == 3
+    assert read_entry(path).length == 3 and "cut_from" in read_entry(path).info.extra
     assert (tmp_path / "quarantine" / part.name).read_bytes() == before, "what was cut off is kept"
 
 
@@ -162,9 +163,12 @@ def test_what_cannot_be_read_goes_to_quarantine_whole(tmp_path: Path, content: b
         part.write_bytes(content)
         assert recover(part, tmp_path / "quarantine") is None
         assert not part.exists()
-    kept = sorted((tmp_path / "quarantine").iterdir())
+    kept = sorted(p for p in (tmp_path / "quarantine").iterdir() if p.suffix != ".txt")
     assert [p.name for p in kept] == ["e0001.h5.part", "e0001.h5.part.2"]
     assert all(p.read_bytes() == content for p in kept)
+    note = (tmp_path / "quarantine" / "e0001.h5.part.2.txt").read_text()
+    assert f"from: {part}\n" in note and "when: 20" in note
+    assert note.count(str(part)) == 1 and "why: it cannot be read: " in note
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
@@ -202,3 +206,21 @@ def test_recovery_never_replaces_a_finished_episode(tmp_path: Path) -> None:
     assert (tmp_path / "quarantine" / part.name).exists()
     with pytest.raises(InputError, match="no unfinished recording"):
         recover(path)
+
+
+def test_a_whole_recording_needs_no_note(tmp_path: Path) -> None:
+    path = recover(left_over(tmp_path))
+    assert path is not None and read_entry(path).info.extra == {}
+
+
+def test_what_a_killed_recovery_still_writes_is_in_nobodys_way(tmp_path: Path) -> None:
+    """Its child may live on for a moment, and hold its file's lock."""
+    part = tmp_path / "e0001.h5.part"
+    write_episode(tmp_path / "e0001.h5", make_frames(5), make_info()).rename(part)
+    nobody = 2**22 - 1  # above every process number
+    orphaned = tmp_path / f"e0001.h5.{nobody}.salvage"
+    with h5py.File(orphaned, "w", libver=LIBVER, locking=LOCKING) as still_written:
+        final = recover(part)
+        still_written.attrs["late"] = True
+    assert final is not None and read_entry(final).length == 5
+    assert [path.name for path in tmp_path.iterdir()] == ["e0001.h5"]

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pickle
+import subprocess
+import sys
+import textwrap
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -129,25 +134,101 @@ def test_recovery_finishes_left_overs_and_leaves_running_recordings(lab: Workspa
         "left": True,
         "running": False,
     }
-    assert [path.name for path in lab.quarantine.iterdir()] == ["junk.h5.part"]
+    assert sorted(path.name for path in lab.quarantine.iterdir()) == ["junk.h5.part", "junk.h5.part.txt"]
     assert lab.recover() == []
 
 
-def test_importing_copies_and_refuses_taken_ids(lab: Workspace, tmp_path: Path) -> None:
+def test_importing_copies_once_and_refuses_other_frames_under_a_taken_id(
+    lab: Workspace, tmp_path: Path
+) -> None:
     other = Workspace(tmp_path / "other").create()
     source = add(other, "a", task="x/y")
     entry = lab.import_episode(source)
     assert entry == replace(other.find("a"), path=lab.episode_path("x/y", "a"))
     assert entry.path.read_bytes() == source.read_bytes()
-    with pytest.raises(InputError, match="already"):
-        lab.import_episode(source)
-    source.write_bytes(b"broken")
+    stamp = entry.path.stat().st_mtime_ns
+    assert lab.import_episode(source) == entry
+    assert entry.path.stat().st_mtime_ns == stamp
+    misnamed = source.rename(tmp_path / "from a friend.h5")
+    assert lab.import_episode(misnamed) == entry
+    with pytest.raises(InputError, match="already, of other frames"):
+        lab.import_episode(write_episode(tmp_path / "a.h5", make_frames(2, seed=44), make_info("a")))
+    misnamed.write_bytes(b"broken")
     with pytest.raises(InputError, match="cannot read"):
-        lab.import_episode(source)
+        lab.import_episode(misnamed)
     evil = write_episode(tmp_path / "evil.h5", make_frames(1), make_info("../../evil"))
     with pytest.raises(InputError, match="not safe"):
         lab.import_episode(evil)
     assert len(list(lab.episodes.rglob("*"))) == 2
+
+
+def test_damage_that_only_reading_shows_is_not_imported(lab: Workspace, tmp_path: Path) -> None:
+    source = write_episode(tmp_path / "a.h5", make_frames(5), make_info("a"))
+    with h5py.File(source, "r+") as file:
+        file["action"][1, 0] += 1
+    with pytest.raises(InputError) as caught:
+        lab.import_episode(source)
+    assert str(caught.value).startswith(f"cannot import {source}: its frames are not those")
+    assert [path for path in lab.episodes.rglob("*") if path.is_file()] == []
+
+
+IMPORT = """
+    import sys
+    from pathlib import Path
+    from pipeline.workspace import Workspace
+    from tests.pipeline.episodes import make_info
+    lab = Workspace(Path(sys.argv[1]))
+    lab.index()
+    print("go", flush=True)
+    for source in sorted(Path(sys.argv[2]).iterdir()):
+        lab.import_episode(source)
+"""
+
+
+def test_an_import_that_is_killed_leaves_whole_episodes_only_and_can_be_repeated(
+    lab: Workspace, tmp_path: Path
+) -> None:
+    sources = tmp_path / "stick"
+    for number in range(12):
+        name = f"e{number:02}"
+        write_episode(sources / f"{name}.h5", make_frames(60, seed=number), make_info(name))
+    rng = np.random.default_rng(1)
+    for _ in range(4):
+        process = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(IMPORT), str(lab.root), str(sources)],
+            cwd=Path(__file__).parents[2],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None and process.stdout.readline() == "go\n"
+        time.sleep(rng.uniform(0.3, 0.6))  # a child process starts first
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        for path in lab.episodes.rglob("*.h5"):
+            assert path.read_bytes() == (sources / path.name).read_bytes()
+    left = lab.episode_path(TASK, "dead").with_suffix(".h5.import")
+    left.parent.mkdir(exist_ok=True)
+    left.write_bytes(b"half of it")
+    write_episode(sources / "e12.h5", make_frames(3, seed=50), make_info("e12"))
+    for source in sorted(sources.iterdir()):
+        lab.import_episode(source)
+    names = sorted(path.name for path in lab.episodes.rglob("*") if path.is_file())
+    assert names == [f"e{number:02}.h5" for number in range(13)]
+
+
+def test_two_imports_of_one_episode_at_once_do_not_mix(lab: Workspace, tmp_path: Path) -> None:
+    source = write_episode(tmp_path / "a.h5", make_frames(5), make_info("a"))
+    final = lab.episode_path(TASK, "a")
+    final.parent.mkdir()
+    with final.with_name("a.h5.import").open("wb") as held:
+        held.write(b"another process writes this")
+        fcntl.flock(held, fcntl.LOCK_SH)
+        with pytest.raises(InputError, match="being written by another process"):
+            lab.import_episode(source)
+        assert not final.exists() and final.with_name("a.h5.import").exists()
+    assert lab.import_episode(source).path == final
+    assert [path.name for path in final.parent.iterdir()] == ["a.h5"]
 
 
 def test_a_good_episode_has_no_findings(lab: Workspace) -> None:
@@ -252,7 +333,8 @@ def test_defects_of_files_and_sets_of_files_are_found(lab: Workspace) -> None:
     (first.parent / "dead.h5.part").write_bytes(b"")
     findings = {(f.path.parent.name, f.path.name, f.severity): f.message for f in lab.check()}
     task = first.parent.name
-    assert "another episode of this id" in findings[(task, "a.h5", "fatal")]
+    assert "another episode of this id" in findings[("elsewhere", "a.h5", "fatal")]
+    assert (task, "a.h5", "fatal") not in findings, "the one in its task's folder is the right one"
     assert (
         "holds the episode 'a'" in findings[(task, "renamed.h5", "fatal")]
         or "another" in findings[(task, "renamed.h5", "fatal")]
@@ -260,7 +342,7 @@ def test_defects_of_files_and_sets_of_files_are_found(lab: Workspace) -> None:
     assert "very frames of episode 'a'" in findings[(task, "copy.h5", "warning")]
     assert "cut short" in findings[(task, "cut.h5", "warning")]
     assert "no label" in findings[(task, "new.h5", "warning")]
-    assert "cannot read" in findings[(task, "broken.h5", "fatal")]
+    assert "not an HDF5 file" in findings[(task, "broken.h5", "fatal")]
     assert "unfinished" in findings[(task, "dead.h5.part", "warning")]
 
 
@@ -279,8 +361,8 @@ def test_damage_inside_a_readable_file_is_found(lab: Workspace) -> None:
         fatal.setdefault(finding.episode_id, []).append(finding.message)
     assert "not those that were recorded" in fatal["changed"][0]
     assert any("cannot be decoded in frame 1" in message for message in fatal["shot"])
-    assert "not those that were recorded" in fatal["short"][0]
-    assert "damaged or incomplete" in fatal["gone"][0]
+    assert fatal["short"][0] == "observation/state/tool_pose has 2 rows but timestamp_ns has 3"
+    assert "source cannot be read" in fatal["gone"][0]
 
 
 def test_listing_reads_no_frames(lab: Workspace) -> None:
