@@ -1,35 +1,57 @@
 """Decode once: every episode's frames at training resolution, as arrays that can be memory-mapped.
 
-Layout under the cache's root, all of it Zarr v3 that plain ``zarr.open_group`` reads::
+An episode's arrays are a Zarr v3 group that plain ``zarr.open_group`` reads: images (T, cameras, S, S, 3)
+uint8, state (T, 15) float32, action (T, 7) float32, source (T,) uint8, each a single uncompressed chunk
+(see :mod:`pipeline.mapped_arrays`). Entries are keyed by content (:mod:`pipeline.cache_layout`): one is
+valid for exactly the frames whose fingerprint was verified while it was made, and a recording under
+two ids is decoded and stored once.
 
-    frames-<size>/<episode id>/    images (T, cameras, size, size, 3) uint8, state (T, 15) float32,
-                                   action (T, 7) float32, source (T,) uint8; attributes: the
-                                   episode's own, and the fingerprint of the frames it was made from
-    scores/<scoring run>/<episode id>/    one (T,) float32 array for each score
-
-Each array is a single uncompressed chunk, so the chunk's file *is* the array and reading it is a
-memory map. No two writers share a file, and each folder appears in one rename. Everything here can be
-made again from the episodes: deleting the cache loses time only.
+No two writers share a file, and each entry appears in one rename. Everything here can be made again
+from the episodes: deleting the cache loses time only. What goes when space is short is decided in
+:mod:`pipeline.cache_budget`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+import errno
+import os
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 
 from pipeline.atomic_folder import building
-from pipeline.episode import POLICY_STATE_FIELDS, EpisodeInfo, policy_state
+from pipeline.cache_layout import (
+    LAYOUT_VERSION,
+    EpisodePointer,
+    content_folder,
+    content_key,
+    file_state,
+    frames_root,
+    images_are_whole,
+    pointer_path,
+    read_pointer,
+    safe_name,
+    shared_lock,
+    write_pointer,
+)
+from pipeline.episode import ACTION_NAMES, POLICY_STATE_NAMES, EpisodeInfo
 from pipeline.episode_file import EpisodeReader
-from pipeline.errors import InputError
-from pipeline.frame_codec import decode
+from pipeline.errors import Failure, InputError
+from pipeline.frame_scores import publish_scores, read_scores
+from pipeline.mapped_arrays import METADATA, create_arrays, map_array, write_rows
+from pipeline.verified_frames import decoded_images, image_blocks, read_columns
 
-LAYOUT_VERSION = 1
+__all__ = ["CachedEpisode", "FrameCache", "decoded_images", "publish_scores", "read_scores"]
+
+REPAIR_ADVICE = "'recap episodes check --repair' finds damaged files and sets them aside"
+
+# A child that reads an episode may take this long: far more than the slowest disk and processor need.
+_LEAST_TIME_S = 60.0
+_SLOWEST_BYTES_PER_S = 1e6
 
 
 @dataclass(frozen=True)
@@ -39,6 +61,7 @@ class CachedEpisode:
     ``images`` (T, C, S, S, 3) uint8 RGB, memory-mapped; ``state`` (T, 15) float32 as
     :data:`pipeline.episode.POLICY_STATE_NAMES`; ``action`` (T, 7) float32 as
     :data:`pipeline.episode.ACTION_NAMES`; ``source`` (T,) uint8 as :class:`pipeline.episode.Source`.
+    ``image_file`` is the file that ``images`` maps.
     """
 
     images: np.ndarray
@@ -46,6 +69,7 @@ class CachedEpisode:
     action: np.ndarray
     source: np.ndarray
     info: EpisodeInfo
+    image_file: Path
 
     @property
     def task(self) -> str:
@@ -71,165 +95,182 @@ class FrameCache:
         self.root = Path(root)
         self.image_size = image_size
 
-    def folder(self, episode_id: str) -> Path:
-        """Where an episode's arrays are, or would be."""
-        return self.root / f"frames-{self.image_size}" / _safe(episode_id)
+    def held(self) -> AbstractContextManager[None]:
+        """Within: nothing is evicted. Hold it from building entries until they are open.
 
-    def build(self, episode_path: Path) -> None:
-        """Caches a finished episode file; returns at once when that has been done for this content.
-
-        Safe to run from several processes at once and to kill at any moment. An entry made from other
-        content under the same episode id is replaced. Raises ``InputError`` for an episode without
-        frames, and whatever :class:`pipeline.episode_file.EpisodeReader` raises for a bad file.
+        What is open by then stays readable whatever is evicted later.
         """
-        with EpisodeReader(episode_path) as reader:
-            folder = self.folder(reader.info.id)
-            attributes = _episode_attributes(reader)
-            if _attributes(folder) == attributes:
-                return
-            if len(reader) == 0:
-                raise InputError(f"{episode_path} has no frames: exclude it, there is nothing to learn from")
-            arrays = _read_arrays(reader, self.image_size)
-        with building(folder, replace=True) as aside:
-            _write_group(aside, arrays, attributes)
+        return shared_lock(self.root)
+
+    def folder(self, episode_id: str) -> Path:
+        """Where an episode's arrays are; episodes of equal frames share one folder.
+
+        Raises ``InputError`` when the episode is not cached.
+        """
+        return self._content(self._pointer(episode_id).content)
+
+    def build(self, episode_path: Path) -> bool:
+        """Caches a finished episode file; returns whether its frames had to be decoded.
+
+        Returns at once when the file has been cached and not changed since. Every frame is verified
+        against the file's fingerprint. Safe to run from several processes at once and to kill at any
+        moment. What was cached for other content under the same episode id is no longer found. Raises
+        ``InputError`` for an episode without frames or with damaged ones, for a file that is not named
+        after its episode, and as :class:`pipeline.episode_file.EpisodeReader` does for a bad file;
+        ``Failure`` for a full disk.
+
+        Reads in this process. HDF5 can crash on a damaged file: see :meth:`build_many`.
+        """
+        if self.is_current(episode_path):
+            return False
+        try:
+            with self.held():
+                return self._build(episode_path)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise Failure(
+                f"the disk of {self.root} is full: make room, for example with 'recap cache trim'"
+            ) from error
+
+    def build_many(
+        self,
+        episode_paths: Sequence[Path],
+        workers: int = 1,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> int:
+        """As :meth:`build` for many files, in ``workers`` child processes; returns how many were decoded.
+
+        Files that are current need no child at all. A file that crashes or hangs its reader costs only
+        itself: the others are cached first, then one ``InputError`` names it. ``progress(done, total)``
+        is called after each file.
+        """
+        stale = [path for path in episode_paths if not self.is_current(path)]
+        done = len(episode_paths) - len(stale)
+        if not stale:
+            return 0
+        # Costs a little to import, and is of no use where everything is current.
+        from pipeline.guarded_reading import guarded_map
+
+        decoded, errors = 0, []
+        build = partial(_build_one, self.root.absolute(), self.image_size)
+        paths = [path.absolute() for path in stale]
+        for _, result in guarded_map(build, paths, workers=workers, timeout_s=_reading_limit_s):
+            done += 1
+            if isinstance(result, InputError):
+                errors.append(str(result))
+            elif isinstance(result, str):
+                raise Failure(result)
+            else:
+                decoded += result
+            if progress is not None:
+                progress(done, len(episode_paths))
+        if errors:
+            count = f"{len(errors)} of {len(episode_paths)} episodes cannot be cached, the first because "
+            raise InputError(f"{count if len(errors) > 1 else ''}{errors[0]}; {REPAIR_ADVICE}")
+        return decoded
+
+    def is_current(self, episode_path: Path) -> bool:
+        """Whether this very file has been cached and is unchanged since; does not open it."""
+        pointer = read_pointer(pointer_path(self.root, self.image_size, episode_path.stem))
+        if pointer is None or not episode_path.exists():
+            return False
+        return pointer.source == file_state(episode_path) and self._is_whole(pointer)
 
     def has(self, episode_id: str) -> bool:
         """Whether the episode is cached, at this image size and in this version of the layout."""
-        return _attributes(self.folder(episode_id)).get("layout_version") == LAYOUT_VERSION
+        pointer = read_pointer(pointer_path(self.root, self.image_size, episode_id))
+        return pointer is not None and self._is_whole(pointer)
 
     def open(self, episode_id: str) -> CachedEpisode:
         """Maps an episode's arrays into memory. Raises ``InputError`` when it is not cached."""
-        folder = self.folder(episode_id)
-        attributes = _attributes(folder)
-        if attributes.get("layout_version") != LAYOUT_VERSION:
-            raise InputError(f"episode {episode_id} is not in the frame cache at {folder}: build it first")
-        return CachedEpisode(
-            images=_map_array(folder / "images"),
-            state=_map_array(folder / "state"),
-            action=_map_array(folder / "action"),
-            source=_map_array(folder / "source"),
-            info=_info_from_json(attributes["info"]),
-        )
+        pointer = self._pointer(episode_id)
+        folder = self._content(pointer.content)
+        try:
+            episode = CachedEpisode(
+                **{name: map_array(folder / name) for name in ("images", "state", "action", "source")},
+                info=pointer.info,
+                image_file=image_file(folder),
+            )
+        except (OSError, KeyError, ValueError) as error:
+            raise self._absent(episode_id) from error
+        with suppress(OSError):  # a cache that may only be read
+            os.utime(folder / METADATA)  # when it was last used, for whoever evicts
+        return episode
 
     def scores_folder(self, scoring_run: str, episode_id: str) -> Path:
         """Where an episode's scores of one scoring run are, or would be."""
-        return self.root / "scores" / _safe(scoring_run) / _safe(episode_id)
+        return self.root / "scores" / safe_name(scoring_run) / safe_name(episode_id)
+
+    def _build(self, episode_path: Path) -> bool:
+        state = file_state(episode_path)
+        with EpisodeReader(episode_path) as reader:
+            if reader.info.id != episode_path.stem:
+                # Or damage to an id would put these frames in another episode's place.
+                raise InputError(
+                    f"{episode_path} holds the episode {reader.info.id!r}: name the file after it"
+                )
+            if len(reader) == 0:
+                raise InputError(f"{episode_path} has no frames: exclude it, there is nothing to learn from")
+            key = content_key(reader.fingerprint, reader.info.cameras)
+            pointer = EpisodePointer(key, len(reader), reader.info, state)
+            place = pointer_path(self.root, self.image_size, reader.info.id)
+            missing = not self._is_whole(pointer)
+            if missing:
+                folder = self._content(key)
+                with building(folder, replace=folder.exists()) as aside:
+                    _write_entry(aside, reader, self.image_size)
+        write_pointer(place, pointer)
+        return missing
+
+    def _content(self, key: str) -> Path:
+        return content_folder(self.root, self.image_size, key)
+
+    def _is_whole(self, pointer: EpisodePointer) -> bool:
+        folder = self._content(pointer.content)
+        return images_are_whole(folder, pointer.frames, len(pointer.info.cameras), self.image_size)
+
+    def _pointer(self, episode_id: str) -> EpisodePointer:
+        pointer = read_pointer(pointer_path(self.root, self.image_size, episode_id))
+        if pointer is None or not self._is_whole(pointer):
+            raise self._absent(episode_id)
+        return pointer
+
+    def _absent(self, episode_id: str) -> InputError:
+        where = frames_root(self.root, self.image_size)
+        return InputError(f"episode {episode_id} is not in the frame cache at {where}: build it first")
 
 
-def publish_scores(
-    cache: FrameCache, scoring_run: str, episode_id: str, scores: Mapping[str, np.ndarray]
-) -> None:
-    """Stores named ``(T,)`` float32 arrays of one episode (value, advantage, …) for one scoring run.
-
-    All names appear at once; publishing again replaces them all. Raises ``InputError`` when the arrays
-    differ in length or hold a number that is not finite: a missing score must never pass for a zero.
-    """
-    arrays = {name: np.ascontiguousarray(values, dtype=np.float32) for name, values in scores.items()}
-    where = f"scores of episode {episode_id} in run {scoring_run}"
-    if not arrays or any(a.ndim != 1 for a in arrays.values()) or len({len(a) for a in arrays.values()}) != 1:
-        shapes = {name: array.shape for name, array in arrays.items()}
-        raise InputError(
-            f"{where} have shapes {shapes}: give one array or more of shape (T,), all of one length"
-        )
-    for name, array in arrays.items():
-        if not np.isfinite(array).all():
-            raise InputError(f"{where}: {name!r} holds numbers that are not finite: score every frame")
-    with building(cache.scores_folder(scoring_run, episode_id), replace=True) as aside:
-        _write_group(aside, arrays, {"scoring_run": scoring_run, "episode_id": episode_id})
+def image_file(folder: Path) -> Path:
+    """The one file that holds all images of a content's folder."""
+    return folder.joinpath("images", "c", "0", "0", "0", "0", "0")
 
 
-def read_scores(cache: FrameCache, scoring_run: str, episode_id: str) -> dict[str, np.ndarray]:
-    """All scores of one episode in one scoring run, name to read-only ``(T,)`` float32.
-
-    Raises ``InputError`` when the run has not scored the episode.
-    """
-    folder = cache.scores_folder(scoring_run, episode_id)
-    if not folder.is_dir():
-        raise InputError(f"run {scoring_run} has no scores of episode {episode_id} in {folder.parent}")
-    return {child.name: _map_array(child) for child in sorted(folder.iterdir()) if child.is_dir()}
-
-
-def decoded_images(reader: EpisodeReader, camera: str) -> Iterator[np.ndarray]:
-    """A camera's images one by one, uint8 (H, W, 3) RGB: a long recording need not fit in memory decoded.
-
-    Raises ``InputError`` at the first damaged one.
-    """
-    for row, jpeg in enumerate(reader.jpegs(camera)):
-        image = decode(jpeg)
-        if image is None:
-            raise InputError(f"{reader.path}: the image of camera {camera!r} in frame {row} is damaged")
-        yield image
-
-
-def _episode_attributes(reader: EpisodeReader) -> dict[str, Any]:
-    """What an entry was made from, as JSON gives it back; an entry is current while this is equal."""
-    info = json.loads(json.dumps(asdict(reader.info)))
-    return {"layout_version": LAYOUT_VERSION, "fingerprint": reader.fingerprint, "info": info}
-
-
-def _read_arrays(reader: EpisodeReader, size: int) -> dict[str, np.ndarray]:
-    cameras = reader.info.cameras
-    images = np.empty((len(reader), len(cameras), size, size, 3), dtype=np.uint8)
-    for column, camera in enumerate(cameras):
-        for row, image in enumerate(decoded_images(reader, camera)):
-            images[row, column] = _resized(image, size)
-    return {
-        "images": images,
-        "state": policy_state({name: reader.state(name) for name in POLICY_STATE_FIELDS}).astype(np.float32),
-        "action": np.asarray(reader.actions, dtype=np.float32),
-        "source": np.asarray(reader.sources, dtype=np.uint8),
-    }
-
-
-def _resized(image: np.ndarray, size: int) -> np.ndarray:
-    if image.shape[:2] == (size, size):
-        return image
-    # Area averaging is the one OpenCV mode that neither aliases nor blurs when it makes images smaller.
-    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
-
-
-def _write_group(folder: Path, arrays: Mapping[str, np.ndarray], attributes: dict[str, Any]) -> None:
-    # Slow to import, and reading does not need it.
-    import zarr
-
-    group = zarr.create_group(folder, zarr_format=3, attributes=attributes)
-    for name, array in arrays.items():
-        stored = group.create_array(
-            name,
-            shape=array.shape,
-            dtype=array.dtype,
-            chunks=array.shape,
-            compressors=None,
-            filters=None,
-            # An array of zeros alone (such as a source of TELEOP throughout) would get no chunk file.
-            config={"write_empty_chunks": True},
-        )
-        stored[...] = array
-
-
-def _attributes(folder: Path) -> dict[str, Any]:
+def _build_one(root: Path, image_size: int, path: Path) -> bool | str:
     try:
-        metadata = json.loads((folder / "zarr.json").read_text())
-    except FileNotFoundError:
-        return {}
-    attributes: dict[str, Any] = metadata["attributes"]
-    return attributes
+        return FrameCache(root, image_size).build(path)
+    except Failure as failure:  # passes for a result: only an InputError says that the file is at fault
+        return str(failure)
 
 
-def _map_array(folder: Path) -> np.ndarray:
-    metadata = json.loads((folder / "zarr.json").read_text())
-    shape = tuple(metadata["shape"])
-    chunk = folder.joinpath("c", *["0"] * len(shape))
-    dtype = np.dtype(metadata["data_type"]).newbyteorder("<")
-    # As a plain array: indexing through the memmap subclass costs more than copying a small frame.
-    return np.memmap(chunk, dtype=dtype, mode="r", shape=shape).view(np.ndarray)
+def _reading_limit_s(path: Path) -> float:
+    return _LEAST_TIME_S + (path.stat().st_size / _SLOWEST_BYTES_PER_S if path.exists() else 0)
 
 
-def _info_from_json(fields: dict[str, Any]) -> EpisodeInfo:
-    return EpisodeInfo(**{**fields, "cameras": tuple(fields["cameras"])})
-
-
-def _safe(name: str) -> str:
-    if not name or name.startswith(".") or "/" in name or "\0" in name:
-        raise InputError(f"{name!r} cannot be a file name: use letters, digits, '-', '_' and '.'")
-    return name
+def _write_entry(folder: Path, reader: EpisodeReader, size: int) -> None:
+    length, cameras = len(reader), reader.info.cameras
+    columns = read_columns(reader)
+    files = create_arrays(
+        folder,
+        {
+            "images": ((length, len(cameras), size, size, 3), "uint8"),
+            "state": ((length, len(POLICY_STATE_NAMES)), "float32"),
+            "action": ((length, len(ACTION_NAMES)), "float32"),
+            "source": ((length,), "uint8"),
+        },
+        {"layout_version": LAYOUT_VERSION, "fingerprint": reader.fingerprint, "cameras": list(cameras)},
+    )
+    write_rows(files["state"], [columns.policy_state])
+    write_rows(files["action"], [columns.action])
+    write_rows(files["source"], [columns.source])
+    write_rows(files["images"], image_blocks(reader, columns, size))

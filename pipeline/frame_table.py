@@ -6,12 +6,15 @@ A frame's *index* is its row in the table, 0 to N−1, episode after episode in 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pipeline.errors import InputError
 from pipeline.frame_cache import CachedEpisode, FrameCache, read_scores
+from pipeline.mapped_arrays import map_file
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,9 @@ class FrameTable:
     ``tasks``, ``starts`` (E,) int64 and ``lengths`` (E,) int64 are per episode; ``episode_index`` (N,)
     int32, ``frame_index`` (N,) int32, ``source`` (N,) uint8, ``state`` (N, 15) float32 and ``action``
     (N, 7) float32 are per frame.
+
+    A pickled table takes its images along only where they are in no file: a process that unpickles one
+    maps the same files again.
     """
 
     episode_ids: list[str]
@@ -35,6 +41,7 @@ class FrameTable:
     action: np.ndarray
     _episode_images: list[np.ndarray] = field(repr=False)
     _preloaded: np.ndarray | None = field(default=None, repr=False)
+    _image_files: list[Path] = field(default_factory=list, repr=False)
 
     @classmethod
     def load(cls, cache: FrameCache, episode_ids: Sequence[str], *, preload: bool = False) -> FrameTable:
@@ -42,14 +49,16 @@ class FrameTable:
 
         A preloaded table takes N × cameras × S × S × 3 bytes (42 kB a frame for two cameras of 84×84)
         for each process; a mapped one shares the operating system's cache with all other processes.
-        Raises ``InputError`` for no episodes, for one named twice, for one that is not cached, and for
-        episodes that differ in their cameras.
+        Raises ``InputError`` for no episodes, for one named twice, for one that is not cached, for one
+        that lacks what a policy reads or imitates, and for episodes that differ in their cameras.
         """
         if not episode_ids:
             raise InputError("a table of frames needs one episode or more")
         if len(set(episode_ids)) != len(episode_ids):
             raise InputError("an episode is named twice in a table of frames")
         episodes = [cache.open(episode_id) for episode_id in episode_ids]
+        for episode in episodes:
+            _check_trainable(episode)
         _check_cameras(episodes)
         lengths = np.array([e.length for e in episodes], dtype=np.int64)
         images = [e.images for e in episodes]
@@ -66,7 +75,31 @@ class FrameTable:
             action=np.concatenate([e.action for e in episodes]),
             _episode_images=images,
             _preloaded=np.concatenate(images) if preload else None,
+            _image_files=[e.image_file for e in episodes],
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields; instead of images that are in files, their shapes."""
+        state = {f.name: getattr(self, f.name) for f in fields(self)}
+        if self._image_files:
+            state["_episode_images"] = [images.shape for images in self._episode_images]
+            state["_preloaded"] = None
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Maps the images again. Raises ``InputError`` where they have been evicted meanwhile."""
+        files = state["_image_files"]
+        if files:
+            shapes = state["_episode_images"]
+            try:
+                state["_episode_images"] = [
+                    map_file(file, shape, "uint8") for file, shape in zip(files, shapes, strict=True)
+                ]
+            except OSError as error:
+                raise InputError(
+                    f"a cached episode is gone ({error}): build the frame cache again"
+                ) from error
+        self.__dict__.update(state)
 
     def __len__(self) -> int:
         """N, the number of frames."""
@@ -77,12 +110,26 @@ class FrameTable:
         start = int(self.starts[episode])
         return slice(start, start + int(self.lengths[episode]))
 
-    def images(self, indices: np.ndarray) -> np.ndarray:
-        """The images of B frames: a new ``(B, cameras, S, S, 3)`` uint8 array, in the order asked for."""
-        if self._preloaded is not None:
+    @property
+    def image_shape(self) -> tuple[int, int, int, int]:
+        """The shape of one frame's images: cameras, S, S, 3."""
+        cameras, height, width, channels = self._episode_images[0].shape[1:]
+        return cameras, height, width, channels
+
+    def images(self, indices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """The images of B frames: ``(B, cameras, S, S, 3)`` uint8, in the order asked for.
+
+        In a new array, or in ``out`` of that shape, which is then returned.
+        """
+        if self._preloaded is not None and out is None:
             return self._preloaded[indices]
         indices = np.asarray(indices)
-        out = np.empty((len(indices), *self._episode_images[0].shape[1:]), dtype=np.uint8)
+        if out is None:
+            out = np.empty((len(indices), *self.image_shape), dtype=np.uint8)
+        if self._preloaded is not None:
+            for row, index in enumerate(indices.tolist()):
+                out[row] = self._preloaded[index]
+            return out
         rows = zip(self.episode_index[indices].tolist(), self.frame_index[indices].tolist(), strict=True)
         for row, (episode, frame) in enumerate(rows):
             out[row] = self._episode_images[episode][frame]
@@ -118,11 +165,21 @@ class FrameTable:
         return np.concatenate(parts)
 
 
+def _check_trainable(episode: CachedEpisode) -> None:
+    missing = episode.info.missing_for_training
+    if missing:
+        raise InputError(
+            f"episode {episode.info.id} was recorded without {' and '.join(missing)}: it can be shown and "
+            f"labelled but not trained on, so leave it out ('recap label set {episode.info.id} exclude')"
+        )
+
+
 def _check_cameras(episodes: list[CachedEpisode]) -> None:
     first = episodes[0].info
     for episode in episodes[1:]:
         if episode.info.cameras != first.cameras:
             raise InputError(
                 f"episode {episode.info.id} has cameras {episode.info.cameras} and episode {first.id} has "
-                f"{first.cameras}: a table of frames needs the same in all"
+                f"{first.cameras}: training needs the same in all, so leave one kind out "
+                "('recap label set ID exclude')"
             )

@@ -54,13 +54,6 @@ def parse_prompt(text: str) -> tuple[str, Indicator | None]:
     return text, None
 
 
-def frame_prompts(task: str, indicators: np.ndarray) -> list[str]:
-    """One prompt per frame of an episode from its ``(T,)`` int8 indicators; see :func:`check_indicators`."""
-    check_indicators(indicators)
-    texts = {code: prompt(task, name) for code, name in INDICATOR_NAMES.items()}
-    return [texts[int(code)] for code in indicators]
-
-
 def drop_indicators(indicators: np.ndarray, rate: float, rng: np.random.Generator) -> np.ndarray:
     """A copy of the ``(N,)`` int8 indicators in which each is replaced by ``NONE`` with chance ``rate``.
 

@@ -14,6 +14,9 @@
     [cameras.table.options]
     serial_number_or_name = "0123456789"
 
+    [cache]
+    max_gib = 200               # decoded frames, all image sizes together
+
     [defaults]
     operator = "ana"
 
@@ -78,6 +81,22 @@ class DefaultsSection:
 
 
 @dataclass(frozen=True)
+class CacheSection:
+    """``[cache]``: how much space decoded frames may take."""
+
+    max_gib: float | None = None  # GiB; none: half of the disk space that is free or the cache's already
+
+    def __post_init__(self) -> None:
+        """Rejects anything but a number of at least 0."""
+        if self.max_gib is None:
+            return
+        if isinstance(self.max_gib, bool) or not isinstance(self.max_gib, int | float):
+            raise InputError(f"cache.max_gib must be a number, not {self.max_gib!r}")
+        if not 0 <= self.max_gib < float("inf"):
+            raise InputError(f"cache.max_gib must be 0 or more GiB, not {self.max_gib!r}")
+
+
+@dataclass(frozen=True)
 class SiteConfig:
     """All of ``recap.toml``. Contradictions are rejected when it is built."""
 
@@ -85,6 +104,7 @@ class SiteConfig:
     cameras: Mapping[str, CameraSection] = field(default_factory=dict)
     tasks: tuple[str, ...] = ()  # empty: the robot's own tasks, if it has any
     defaults: DefaultsSection = field(default_factory=DefaultsSection)
+    cache: CacheSection = field(default_factory=CacheSection)
 
     def __post_init__(self) -> None:
         """Rejects doubled tasks, nameless cameras, and cameras for an arm that renders its own."""
@@ -134,6 +154,7 @@ def _from_document(document: dict[str, Any]) -> SiteConfig:
         cameras=cameras,
         tasks=tuple(tasks),
         defaults=DefaultsSection(**_table("defaults", document.get("defaults", {}), DefaultsSection)),
+        cache=CacheSection(**_table("cache", document.get("cache", {}), CacheSection)),
     )
 
 

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-import textwrap
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import zarr
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from pipeline.episode import CAMERAS, POLICY_STATE_FIELDS, Source, policy_state
 from pipeline.episode_file import EpisodeEntry, EpisodeReader
 from pipeline.errors import InputError
-from pipeline.frame_cache import FrameCache, publish_scores, read_scores
-from tests.pipeline.episodes import make_frames, make_info, write_episode
+from pipeline.frame_cache import FrameCache, read_scores
+from tests.pipeline.episodes import TASK, make_frames, make_info, write_episode
 
 SOURCES = (Source.POLICY, Source.INTERVENTION, Source.TELEOP, Source.POLICY)
 
@@ -82,8 +74,7 @@ def test_plain_zarr_reads_it_and_each_array_is_one_raw_file(
     cached = cache.open(entry.id)
     group = zarr.open_group(cache.folder(entry.id), mode="r")
     assert group.metadata.zarr_format == 3
-    info: Any = group.attrs["info"]
-    assert info["task"] == entry.info.task
+    assert group.attrs["fingerprint"] == entry.fingerprint
     for name in ("images", "state", "action", "source"):
         array = group[name]
         assert isinstance(array, zarr.Array)
@@ -91,6 +82,7 @@ def test_plain_zarr_reads_it_and_each_array_is_one_raw_file(
         assert (np.asarray(array[...]) == mapped).all()
         assert array.chunks == array.shape and array.compressors == ()
         files = [p for p in (cache.folder(entry.id) / name / "c").rglob("*") if p.is_file()]
+        assert name != "images" or files == [cached.image_file]
         assert len(files) == 1 and files[0].read_bytes() == mapped.tobytes()
 
 
@@ -119,7 +111,8 @@ def test_a_changed_source_is_built_again(cache: FrameCache, tmp_path: Path) -> N
     write_episode(path, make_frames(3, seed=2), make_info(task="pick up the blue cube"))
     cache.build(path)
     assert cache.open("e0001").task == "pick up the blue cube"
-    assert names(cache.root / "frames-24") == ["e0001"]
+    assert names(cache.root / "frames-24" / "episodes") == ["e0001.json"]
+    assert len(names(cache.root / "frames-24" / "content")) == 2  # the first content is found no longer
 
 
 def test_sizes_do_not_mix(tmp_path: Path, make_episode: MakeEpisode) -> None:
@@ -159,85 +152,28 @@ def test_processes_that_build_the_same_episode_do_not_disturb_each_other(
             job.result()
     for entry in entries:
         assert cache.open(entry.id).length == 30
-    assert names(cache.root / "frames-24") == [e.id for e in entries]
+    assert names(cache.root / "frames-24" / "episodes") == [f"{e.id}.json" for e in entries]
+    assert len(names(cache.root / "frames-24" / "content")) == 1  # their frames are the same
 
 
-def test_a_killed_builder_leaves_no_half_entry(tmp_path: Path, make_episode: MakeEpisode) -> None:
-    entries = [make_episode(sources=(Source.TELEOP,) * 40) for _ in range(6)]
-    root = tmp_path / "cache"
-    loop = """
-        import sys
-        from pathlib import Path
-        from pipeline.frame_cache import FrameCache
-        import zarr
-        print("ready", flush=True)
-        cache = FrameCache(Path(sys.argv[1]), 84)
-        for path in sys.argv[2:]:
-            cache.build(Path(path))
-    """
-    paths = [str(e.path) for e in entries]
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(loop), str(root), *paths], stdout=subprocess.PIPE
-    )
-    assert process.stdout is not None and process.stdout.readline() == b"ready\n"
-    # Kill it while an entry is being written.
-    deadline = time.monotonic() + 30
-    while not list(root.glob("frames-84/.*")) and time.monotonic() < deadline:
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    cache = FrameCache(root, 84)
-    for entry in entries:
-        if cache.has(entry.id):
-            assert cache.open(entry.id).images.shape == (40, 2, 84, 84, 3)
-    for entry in entries:
-        cache.build(entry.path)
-        assert cache.open(entry.id).images.any()
-    assert names(root / "frames-84") == [e.id for e in entries]
+def test_equal_frames_under_another_id_are_decoded_and_stored_once(cache: FrameCache, tmp_path: Path) -> None:
+    frames = make_frames(3, seed=1)
+    first = write_episode(tmp_path / "e1.h5", frames, make_info("e1"))
+    second = write_episode(tmp_path / "e2.h5", frames, make_info("e2", task="pick up the blue cube"))
+    turned = write_episode(tmp_path / "e3.h5", frames, make_info("e3", cameras=CAMERAS[::-1]))
+    assert cache.build(first) and not cache.build(second)
+    assert cache.folder("e1") == cache.folder("e2")
+    assert (cache.open("e1").task, cache.open("e2").task) == (TASK, "pick up the blue cube")
+    # The fingerprint does not tell in which order the cameras are listed; the arrays must.
+    assert cache.build(turned)
+    assert (cache.open("e3").images[:, ::-1] == cache.open("e1").images).all()
 
 
-@settings(max_examples=20, deadline=None)
-@given(
-    scores=st.integers(1, 30).flatmap(
-        lambda length: st.dictionaries(
-            st.sampled_from(["value", "advantage", "return"]),
-            hnp.arrays(
-                np.float32, (length,), elements=st.floats(width=32, allow_nan=False, allow_infinity=False)
-            ),
-            min_size=1,
-        )
-    )
-)
-def test_scores_round_trip(scores: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> None:
-    cache = FrameCache(tmp_path_factory.mktemp("scores"))
-    publish_scores(cache, "run-1", "e1", scores)
-    found = read_scores(cache, "run-1", "e1")
-    assert found.keys() == scores.keys()
-    assert all((found[name] == scores[name]).all() and found[name].dtype == np.float32 for name in scores)
-
-
-def test_scores_are_kept_by_run_and_replaced_whole(cache: FrameCache) -> None:
-    publish_scores(cache, "a", "e1", {"value": np.zeros(3), "advantage": np.ones(3)})
-    publish_scores(cache, "b", "e1", {"value": np.full(3, -1.0)})
-    publish_scores(cache, "a", "e1", {"value": np.full(3, -0.5)})
-    assert {k: v.tolist() for k, v in read_scores(cache, "a", "e1").items()} == {"value": [-0.5] * 3}
-    assert read_scores(cache, "b", "e1")["value"].tolist() == [-1.0] * 3
-    plain = zarr.open_group(cache.scores_folder("a", "e1"), mode="r")
-    assert np.asarray(plain["value"]).tolist() == [-0.5] * 3
-
-
-@pytest.mark.parametrize(
-    ("scores", "message"),
-    [
-        ({}, "one array or more"),
-        ({"value": np.zeros((3, 1))}, "one array or more"),
-        ({"value": np.zeros(3), "advantage": np.zeros(4)}, "all of one length"),
-        ({"value": np.array([0.0, np.nan])}, "not finite"),
-    ],
-)
-def test_scores_that_make_no_sense_are_refused(
-    cache: FrameCache, scores: dict[str, np.ndarray], message: str
-) -> None:
-    with pytest.raises(InputError, match=message):
-        publish_scores(cache, "a", "e1", scores)
-    assert not cache.scores_folder("a", "e1").exists()
+def test_a_file_that_is_current_is_not_opened_again(cache: FrameCache, tmp_path: Path) -> None:
+    path = write_episode(tmp_path / "e1.h5", make_frames(2), make_info("e1"))
+    assert not cache.is_current(path)
+    assert cache.build(path) and cache.is_current(path)
+    path.chmod(0)  # root may read it all the same, so that alone shows nothing
+    path.chmod(0o644)
+    assert not cache.is_current(path)  # its state has changed, so it is looked into
+    assert not cache.build(path) and cache.is_current(path)

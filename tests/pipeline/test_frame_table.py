@@ -109,3 +109,15 @@ def test_what_cannot_be_one_table_is_refused(tmp_path: Path, make_episode: MakeE
         FrameTable.load(cache, ["other"])
     with pytest.raises(InputError, match="cameras"):
         FrameTable.load(cache, [both.id, one.id])
+
+
+def test_an_episode_without_actions_or_state_is_refused(tmp_path: Path) -> None:
+    cache = FrameCache(tmp_path, 8)
+    info = make_info("bare", missing=("action", "tool_wrench", "tool_pose"))
+    cache.build(write_episode(tmp_path / "bare.h5", make_frames(2), info))
+    assert cache.open("bare").info == info  # it can be shown and labelled
+    with pytest.raises(InputError, match="episode bare was recorded without action and tool_pose"):
+        FrameTable.load(cache, ["bare"])
+    info = make_info("calm", missing=("tool_wrench", "joint_velocities"))  # of no use to a policy
+    cache.build(write_episode(tmp_path / "calm.h5", make_frames(2), info))
+    assert len(FrameTable.load(cache, ["calm"])) == 2

@@ -17,7 +17,6 @@ from pipeline.prompts import (
     POSITIVE,
     Indicator,
     drop_indicators,
-    frame_prompts,
     parse_prompt,
     prompt,
 )
@@ -56,14 +55,6 @@ def test_an_unknown_indicator_is_refused() -> None:
 
 def test_a_suffix_alone_is_a_bare_task() -> None:
     assert parse_prompt(". Advantage: positive") == (". Advantage: positive", None)
-
-
-def test_every_frame_gets_its_own_prompt() -> None:
-    assert frame_prompts("pick", np.array([NONE, POSITIVE, NEGATIVE], dtype=np.int8)) == [
-        "pick",
-        "pick. Advantage: positive",
-        "pick. Advantage: negative",
-    ]
 
 
 @given(indicator_arrays, st.floats(0, 1), st.integers(0, 2**32))

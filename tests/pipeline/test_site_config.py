@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.site_config import CameraSection, DefaultsSection, RobotSection, SiteConfig, load_site_config
+from pipeline.site_config import (
+    CacheSection,
+    CameraSection,
+    DefaultsSection,
+    RobotSection,
+    SiteConfig,
+    load_site_config,
+)
 
 FULL = """
 tasks = ["pick up the red cube", "открой ящик"]
@@ -23,6 +30,8 @@ serial_number_or_name = "0123"
 [defaults]
 operator = "ana"
 rate_hz = 20
+[cache]
+max_gib = 1.5
 """
 
 
@@ -39,6 +48,7 @@ def test_a_full_file_is_read(tmp_path: Path) -> None:
         cameras={"table": CameraSection("intelrealsense", {"serial_number_or_name": "0123"})},
         tasks=("pick up the red cube", "открой ящик"),
         defaults=DefaultsSection(operator="ana", rate_hz=20),
+        cache=CacheSection(max_gib=1.5),
     )
     assert pickle.loads(pickle.dumps(config)) == config
 
@@ -53,7 +63,10 @@ def test_no_file_and_an_empty_file_mean_the_simulated_arm(tmp_path: Path) -> Non
     ("text", "message"),
     [
         ("tasks = [", "cannot read"),
-        ("taks = []", "unknown key 'taks' in the top level; known are robot, cameras, tasks, defaults"),
+        (
+            "taks = []",
+            "unknown key 'taks' in the top level; known are robot, cameras, tasks, defaults, cache",
+        ),
         ("[robot]\nip = '1'", r"unknown key 'ip' in \[robot\]"),
         ("[cameras.a]\ntype='x'\nfps=1", r"unknown key 'fps' in \[cameras.a\]"),
         ("[defaults]\nrate = 1", "unknown key 'rate'"),
@@ -73,6 +86,10 @@ def test_no_file_and_an_empty_file_mean_the_simulated_arm(tmp_path: Path) -> Non
         ("[defaults]\nrate_hz = true", "rate_hz must be a number"),
         ("[defaults]\nimage_size = 84.5", "image_size must be a whole number"),
         ("[defaults]\nimage_size = 8", "image_size must lie"),
+        ("[cache]\nmax_gib = -1", "cache.max_gib must be 0 or more"),
+        ("[cache]\nmax_gib = nan", "cache.max_gib must be 0 or more"),
+        ("[cache]\nmax_gib = true", "cache.max_gib must be a number"),
+        ("[cache]\nmax = 1", r"unknown key 'max' in \[cache\]"),
         ("[defaults]\noperator = ' '", "defaults.operator must be a text"),
     ],
 )
