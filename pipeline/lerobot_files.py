@@ -7,11 +7,11 @@ the same episodes share it; the metadata is written by LeRobot itself.
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -21,100 +21,113 @@ from lerobot.datasets import LeRobotDatasetMetadata, write_stats
 from lerobot.datasets.feature_utils import get_hf_features_from_features
 
 from pipeline import episode_video
-from pipeline.episode import ACTION_NAMES, POLICY_STATE_FIELDS, POLICY_STATE_NAMES, Source, policy_state
-from pipeline.episode_file import EpisodeEntry, EpisodeReader
-from pipeline.episode_video import CameraVideo, encode_episode, whole_rate
+from pipeline.atomic_folder import remove_all_leftovers
+from pipeline.dataset_folder import link_or_copy, table_writer, write_episode_facts
+from pipeline.episode import Outcome
+from pipeline.episode_file import EpisodeEntry
+from pipeline.episode_video import CameraVideo
 from pipeline.errors import InputError
+from pipeline.exchange.action_spaces import ActionSpace
+from pipeline.guarded_reading import guarded_map
+from pipeline.lerobot_rows import EpisodeJob, PreparedEpisode, arrow_column, features, prepare_episode
+from pipeline.lerobot_statistics import statistics
 
 # LeRobot wants a name of this form; a dataset in a local folder never looks it up.
-REPO_ID = "local/conditioned"
+REPO_ID: Final = "local/episodes"
 
-_EPISODES_PER_CHUNK = 1000
+_EPISODES_PER_CHUNK: Final = 1000
+# LeRobot keeps so many episodes' statistics in memory before it writes them.
+_BUFFERED_EPISODES: Final = 100
 
 Columns = Mapping[str, Mapping[str, np.ndarray]]
 
 
-def write_dataset(
-    root: Path,
-    episodes: Sequence[EpisodeEntry],
-    prompts: Mapping[str, list[str]],
-    columns: Columns,
-    video_store: Path,
-    progress: Callable[[int, int], None] | None = None,
-) -> None:
+@dataclass(frozen=True)
+class Plan:
+    """What is to be written. ``columns`` maps a column's name to each episode's (T,) float32."""
+
+    episodes: Sequence[EpisodeEntry]
+    outcomes: Mapping[str, str | None]
+    columns: Columns
+    action_space: ActionSpace
+    video_store: Path
+    workers: int
+
+    @property
+    def success_column(self) -> bool:
+        """Whether every episode is labelled: a column of truth values cannot say "unlabelled"."""
+        return all(self.outcomes.get(e.id) in tuple(Outcome) for e in self.episodes)
+
+    def jobs(self, rows: Path) -> Iterator[EpisodeJob]:
+        """One an episode, in order."""
+        for index, entry in enumerate(self.episodes):
+            yield EpisodeJob(
+                entry.path,
+                self.video_store,
+                rows / f"{index}.arrow",
+                self.action_space,
+                self.outcomes.get(entry.id),
+                self.success_column,
+                {
+                    name: per_episode[entry.id].astype(np.float32)
+                    for name, per_episode in self.columns.items()
+                },
+            )
+
+
+def write_dataset(root: Path, plan: Plan, progress: Callable[[int, int], None] | None = None) -> None:
     """Makes the folder ``root`` and writes the dataset into it, not yet safe against a crash.
 
-    ``prompts`` maps an episode id to its T prompts, ``columns`` a column's name to each episode's
-    (T,) float32; videos not yet in ``video_store`` are encoded into it. Raises ``InputError`` for
-    episodes that differ in image size, and as :func:`pipeline.episode_video.encode_episode` does.
+    Videos not yet in the plan's store are encoded into it. A folder beside ``root`` is used for what is
+    under way. Raises ``InputError`` for episodes that differ in image size or cannot be read.
     """
+    rows = root.with_name(f"{root.name}.rows")
+    rows.mkdir()
+    lengths = {entry.path: entry.length for entry in plan.episodes}
+    # A frame takes milliseconds: this only ends what a damaged file has made endless.
+    results = guarded_map(
+        prepare_episode,
+        plan.jobs(rows),
+        workers=plan.workers,
+        timeout_s=lambda job: 60.0 + lengths[job.path],
+    )
     meta: LeRobotDatasetMetadata | None = None
     writer: _TableWriter | None = None
-    for index, entry in enumerate(episodes):
-        with EpisodeReader(entry.path) as reader:
-            videos = encode_episode(reader, video_store)
+    dropped = []
+    with closing(results):
+        for index, (entry, (job, found)) in enumerate(zip(plan.episodes, results, strict=True)):
+            if isinstance(found, InputError):
+                raise found
             if meta is None or writer is None:
-                meta = _create_metadata(root, episodes, videos, columns, prompts)
+                meta = _create_metadata(root, plan, found.videos)
                 writer = _TableWriter(meta)
-            _check_sizes(meta, entry, videos)
-            table = _episode_table(meta, reader, index, prompts[entry.id])
-        for name, per_episode in columns.items():
-            table[name] = per_episode[entry.id].astype(np.float32)
-        places = writer.write(index, table) | _link_videos(meta, index, entry, videos)
-        statistics = {name: _statistics(values) for name, values in table.items()}
-        statistics |= {f"observation.images.{camera}": v.statistics for camera, v in videos.items()}
-        meta.save_episode(index, entry.length, sorted(set(prompts[entry.id])), statistics, places)
-        if progress is not None:
-            progress(index + 1, len(episodes))
+            _check_sizes(meta, entry, found.videos)
+            _write_episode(meta, writer, index, entry, job, found)
+            dropped.append(found.dropped)
+            if progress is not None:
+                progress(index + 1, len(plan.episodes))
     assert meta is not None and writer is not None  # there is one episode or more
+    remove_all_leftovers(plan.video_store)
     writer.close()
     meta.finalize()
     # LeRobot gathers the features in a set, whose order changes from one process to the next.
     write_stats(dict(sorted(meta.stats.items())), root)
+    write_episode_facts(root, plan.episodes, dropped, plan.outcomes)
 
 
-def _create_metadata(
-    root: Path,
-    episodes: Sequence[EpisodeEntry],
-    videos: Mapping[str, CameraVideo],
-    columns: Columns,
-    prompts: Mapping[str, list[str]],
-) -> LeRobotDatasetMetadata:
-    with EpisodeReader(episodes[0].path) as reader:
-        rate = whole_rate(reader)
+def _create_metadata(root: Path, plan: Plan, videos: Mapping[str, CameraVideo]) -> LeRobotDatasetMetadata:
     meta = LeRobotDatasetMetadata.create(
         repo_id=REPO_ID,
-        fps=rate,
-        features=_features(videos, columns),
-        robot_type=",".join(sorted({e.info.robot for e in episodes})),
+        fps=int(plan.episodes[0].info.rate_hz),
+        features=features(videos, plan.action_space, plan.success_column, list(plan.columns)),
+        robot_type=",".join(sorted({e.info.robot for e in plan.episodes})),
         root=root,
-        metadata_buffer_size=_EPISODES_PER_CHUNK,
+        metadata_buffer_size=_BUFFERED_EPISODES,
         chunks_size=_EPISODES_PER_CHUNK,
     )
-    # All at once and sorted, so that a prompt's number does not depend on where it occurs first.
-    meta.save_episode_tasks(sorted({text for texts in prompts.values() for text in texts}))
+    # All at once and sorted, so that a task's number does not depend on where it occurs first.
+    meta.save_episode_tasks(sorted({e.info.task for e in plan.episodes}))
     return meta
-
-
-def _features(videos: Mapping[str, CameraVideo], columns: Columns) -> dict[str, dict[str, Any]]:
-    def numbers(dtype: str, names: Sequence[str]) -> dict[str, Any]:
-        return {"dtype": dtype, "shape": (len(names),), "names": list(names)}
-
-    return {
-        "observation.state": numbers("float32", POLICY_STATE_NAMES),
-        **{
-            f"observation.images.{camera}": {
-                "dtype": "video",
-                "shape": (video.height, video.width, 3),
-                "names": ["height", "width", "channels"],
-            }
-            for camera, video in videos.items()
-        },
-        "action": numbers("float32", ACTION_NAMES),
-        "source": numbers("int64", ["source"]),
-        "intervention": numbers("bool", ["intervention"]),
-        **{name: numbers("float32", [name]) for name in columns},
-    }
 
 
 def _check_sizes(
@@ -129,23 +142,25 @@ def _check_sizes(
             )
 
 
-def _episode_table(
-    meta: LeRobotDatasetMetadata, reader: EpisodeReader, index: int, prompts: list[str]
-) -> dict[str, np.ndarray]:
-    """Every column of an episode but the extra ones and the videos, each ``(T, …)``."""
-    numbers = {text: meta.get_task_index(text) for text in set(prompts)}
-    frame = np.arange(len(reader), dtype=np.int64)
-    return {
-        "observation.state": policy_state({name: reader.state(name) for name in POLICY_STATE_FIELDS}),
-        "action": reader.actions,
-        "source": reader.sources.astype(np.int64),
-        "intervention": reader.sources == Source.INTERVENTION,
-        "timestamp": (frame / meta.fps).astype(np.float32),
-        "frame_index": frame,
-        "episode_index": np.full_like(frame, index),
-        "index": meta.total_frames + frame,
-        "task_index": np.array([numbers[text] for text in prompts], dtype=np.int64),
+def _write_episode(
+    meta: LeRobotDatasetMetadata,
+    writer: _TableWriter,
+    index: int,
+    entry: EpisodeEntry,
+    job: EpisodeJob,
+    found: PreparedEpisode,
+) -> None:
+    task = meta.get_task_index(entry.info.task)
+    placed = {
+        "episode_index": np.full(entry.length, index, dtype=np.int64),
+        "index": meta.total_frames + np.arange(entry.length, dtype=np.int64),
+        "task_index": np.full(entry.length, task, dtype=np.int64),
     }
+    places = writer.write(index, job.rows_file, placed) | _link_videos(meta, index, entry, found.videos)
+    job.rows_file.unlink()
+    counted = found.statistics | {name: statistics(values) for name, values in placed.items()}
+    counted |= {f"observation.images.{camera}": v.statistics for camera, v in found.videos.items()}
+    meta.save_episode(index, entry.length, [entry.info.task], counted, places)
 
 
 class _TableWriter:
@@ -157,29 +172,25 @@ class _TableWriter:
         self._writer: pq.ParquetWriter | None = None
         self._chunk = -1
 
-    def write(self, index: int, table: Mapping[str, np.ndarray]) -> dict[str, int]:
+    def write(self, index: int, rows_file: Path, placed: Mapping[str, np.ndarray]) -> dict[str, int]:
         chunk = index // _EPISODES_PER_CHUNK
         if chunk != self._chunk:
             self.close()
             path = self._meta.root / self._meta.data_path.format(chunk_index=chunk, file_index=0)
-            path.parent.mkdir(parents=True)
-            self._writer = pq.ParquetWriter(path, self._schema, compression="snappy")
+            self._writer = table_writer(path, self._schema)
             self._chunk = chunk
         assert self._writer is not None
-        self._writer.write_table(
-            pa.Table.from_arrays([_arrow(table[name]) for name in self._schema.names], schema=self._schema)
-        )
+        with pa.memory_map(str(rows_file)) as file:
+            rows = pa.ipc.open_file(file).read_all()
+            columns = [
+                arrow_column(placed[name]) if name in placed else rows[name] for name in self._schema.names
+            ]
+            self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
         return {"data/chunk_index": chunk, "data/file_index": 0}
 
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
-
-
-def _arrow(values: np.ndarray) -> pa.Array:
-    if values.ndim == 1:
-        return pa.array(values)
-    return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
 
 
 def _link_videos(
@@ -192,11 +203,7 @@ def _link_videos(
         key = f"observation.images.{camera}"
         assert meta.video_path is not None
         path = meta.root / meta.video_path.format(video_key=key, chunk_index=chunk, file_index=file)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(video.path, path)
-        except OSError:  # another file system, or one without hard links
-            shutil.copyfile(video.path, path)
+        link_or_copy(video.path, path)
         places |= {
             f"videos/{key}/chunk_index": chunk,
             f"videos/{key}/file_index": file,
@@ -204,28 +211,16 @@ def _link_videos(
             f"videos/{key}/to_timestamp": entry.length / meta.fps,
         }
     if index == 0:
-        meta.update_video_info(
-            video_encoder=RGBEncoderConfig(
-                vcodec=episode_video.CODEC,
-                pix_fmt=episode_video.PIXEL_FORMAT,
-                g=episode_video.KEY_FRAME_INTERVAL,
-                crf=episode_video.QUALITY,
-                preset=episode_video.PRESET,
-            )
-        )
+        meta.update_video_info(video_encoder=video_encoder())
     return places
 
 
-def _statistics(values: np.ndarray) -> dict[str, np.ndarray]:
-    """The statistics that LeRobot keeps of a column, over the frames; its quantiles are approximate."""
-    columns = values.reshape(len(values), -1).astype(np.float64)
-    names = list(episode_video.QUANTILES)
-    quantiles = np.quantile(columns, list(episode_video.QUANTILES.values()), axis=0)
-    return {
-        "min": columns.min(axis=0),
-        "max": columns.max(axis=0),
-        "mean": columns.mean(axis=0),
-        "std": columns.std(axis=0),
-        "count": np.array([len(values)]),
-        **dict(zip(names, quantiles, strict=True)),
-    }
+def video_encoder() -> RGBEncoderConfig:
+    """How our videos are encoded, in LeRobot's words."""
+    return RGBEncoderConfig(
+        vcodec=episode_video.CODEC,
+        pix_fmt=episode_video.PIXEL_FORMAT,
+        g=episode_video.KEY_FRAME_INTERVAL,
+        crf=episode_video.QUALITY,
+        preset=episode_video.PRESET,
+    )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.atomic_folder import building
+from pipeline.atomic_folder import building, remove_all_leftovers
 
 BUILD_AND_HANG = """
     import sys, time
@@ -124,3 +124,19 @@ def test_many_builders_at_once_are_harmless(tmp_path: Path, replace: bool) -> No
     text = (final / "file").read_text()
     assert len(text) == 1000 and len(set(text)) == 1
     assert names(tmp_path) == ["final"]
+
+
+def test_what_killed_builders_left_in_a_store_is_removed_and_the_living_go_on(tmp_path: Path) -> None:
+    living = start_builder(tmp_path / "living")
+    dead = start_builder(tmp_path / "dead")
+    dead.kill()
+    dead.wait()
+    build(tmp_path / "whole", "x")
+    (tmp_path / ".somebody-elses").mkdir()
+    assert len(names(tmp_path)) == 4
+    remove_all_leftovers(tmp_path)
+    assert [name for name in names(tmp_path) if name.startswith(".living.building-")]
+    assert not [name for name in names(tmp_path) if name.startswith(".dead.building-")]
+    assert {".somebody-elses", "whole"} < set(names(tmp_path))
+    living.kill()
+    living.wait()

@@ -1,90 +1,55 @@
-"""Conditioned datasets: what LeRobot reads back is what was recorded, scored and prompted."""
+"""Exported datasets: what LeRobot reads back is what was recorded and labelled."""
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
-import subprocess
-import sys
-import textwrap
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from pipeline.episode import ACTION_NAMES, POLICY_STATE_FIELDS, POLICY_STATE_NAMES, Source, policy_state
+from pipeline.dataset_folder import read_episode_facts
+from pipeline.episode import (
+    ACTION_NAMES,
+    POLICY_STATE_FIELDS,
+    POLICY_STATE_NAMES,
+    Outcome,
+    Source,
+    policy_state,
+)
 from pipeline.episode_file import EpisodeEntry, EpisodeReader
 from pipeline.errors import InputError
-from pipeline.lerobot_dataset import export_conditioned
-from pipeline.prompts import NEGATIVE, NONE, POSITIVE, parse_prompt
-from pipeline.workspace import Workspace
+from pipeline.exchange.action_spaces import ActionSpace, action_names, to_space
+from tests.pipeline.datasets import (
+    BLUE,
+    RED,
+    SOURCES,
+    columns_of,
+    contents,
+    export,
+    names,
+    open_dataset,
+    outcomes_of,
+    three_episodes,
+)
 from tests.tiny_episodes import EpisodeMaker
 
 lerobot_datasets = pytest.importorskip("lerobot.datasets")
 
-SOURCES = (Source.POLICY, Source.INTERVENTION, Source.TELEOP) * 3
-CODES = np.array([POSITIVE, NEGATIVE, NONE], dtype=np.int8)
-RED, BLUE = "pick up the red cube", "pick up the blue cube"
-
-Export = Callable[..., Path]
-
-
-def indicators_of(entries: list[EpisodeEntry]) -> dict[str, np.ndarray]:
-    return {e.id: np.resize(CODES, e.length) for e in entries}
-
-
-def columns_of(entries: list[EpisodeEntry]) -> dict[str, dict[str, np.ndarray]]:
-    rng = np.random.default_rng(5)
-    return {
-        name: {e.id: rng.normal(size=e.length).astype(np.float32) for e in entries}
-        for name in ("value", "advantage", "return")
-    }
-
-
-def export(entries: list[EpisodeEntry], out: Path, **changes: Any) -> Path:
-    arguments: dict[str, Any] = {
-        "indicators": indicators_of(entries),
-        "indicator_dropout": 0.0,
-        "seed": 1,
-        "extra_columns": columns_of(entries),
-    }
-    return export_conditioned(entries, out=out, **{**arguments, **changes})
-
-
-def open_dataset(root: Path, **options: Any) -> Any:
-    return lerobot_datasets.LeRobotDataset("lab/any-name", root=root, video_backend="pyav", **options)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir())
-
 
 @pytest.fixture(scope="module")
 def entries(tmp_path_factory: pytest.TempPathFactory) -> list[EpisodeEntry]:
-    """Three short episodes of two tasks and all sources."""
-    workspace = Workspace(tmp_path_factory.mktemp("lab"))
-    workspace.create()
-    make_episode = EpisodeMaker(workspace)
-    return [
-        make_episode(RED, SOURCES),
-        make_episode(BLUE, SOURCES[:4]),
-        make_episode(RED, SOURCES[:1]),
-    ]
+    return three_episodes(tmp_path_factory.mktemp("lab"))
 
 
 @pytest.fixture(scope="module")
 def built(entries: list[EpisodeEntry], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The dataset of these episodes, for tests that only read it."""
-    return export(entries, tmp_path_factory.mktemp("datasets") / "built")
+    out = tmp_path_factory.mktemp("datasets") / "built"
+    return export(entries, out, extra_columns=columns_of(entries))
 
 
 def test_lerobot_reads_back_what_was_recorded(
@@ -102,17 +67,27 @@ def test_lerobot_reads_back_what_was_recorded(
     row = 0
     for number, entry in enumerate(entries):
         with EpisodeReader(entry.path) as reader:
-            state = policy_state({name: reader.state(name) for name in POLICY_STATE_FIELDS})
+            recorded = {
+                "observation.state": policy_state({name: reader.state(name) for name in POLICY_STATE_FIELDS}),
+                "action": reader.actions,
+                "joint_velocities": reader.state("joint_velocities"),
+                "tool_wrench": reader.state("tool_wrench"),
+                "policy_action": reader.policy_actions,
+                "source": reader.sources,
+                "intervention": reader.sources == Source.INTERVENTION,
+                "next.done": np.arange(entry.length) == entry.length - 1,
+                "next.success": (np.arange(entry.length) == entry.length - 1) & (number != 1),
+                "timestamp_ns": reader.timestamps_ns,
+                "camera_timestamp_ns.wrist": reader.camera_timestamps_ns("wrist"),
+                **{name: values[entry.id] for name, values in columns.items()},
+            }
             for frame in range(entry.length):
                 item = dataset[row]
                 assert (item["episode_index"], item["frame_index"], item["index"]) == (number, frame, row)
                 assert float(item["timestamp"]) == pytest.approx(frame / 10)
-                assert (item["observation.state"].numpy() == state[frame]).all()
-                assert (item["action"].numpy() == reader.actions[frame]).all()
-                assert item["source"] == reader.sources[frame]
-                assert bool(item["intervention"]) == (reader.sources[frame] == Source.INTERVENTION)
-                for name, values in columns.items():
-                    assert float(item[name]) == values[entry.id][frame]
+                assert item["task"] == entry.info.task
+                for name, values in recorded.items():
+                    np.testing.assert_array_equal(item[name].numpy(), values[frame], err_msg=name)
                 for camera in ("table", "wrist"):
                     seen = item[f"observation.images.{camera}"].numpy().transpose(1, 2, 0) * 255
                     error = np.abs(seen - reader.image(camera, frame)).mean()
@@ -120,37 +95,35 @@ def test_lerobot_reads_back_what_was_recorded(
                 row += 1
 
 
-def test_each_frame_has_its_own_prompt(entries: list[EpisodeEntry], built: Path) -> None:
-    dataset = open_dataset(built)
-    found = [parse_prompt(dataset[i]["task"]) for i in range(len(dataset))]
-    words = {POSITIVE: "positive", NEGATIVE: "negative", NONE: None}
-    wanted = [(e.info.task, words[int(code)]) for e in entries for code in indicators_of(entries)[e.id]]
-    assert found == wanted
-    assert list(dataset.meta.tasks.index) == sorted(
-        f"{task}{suffix}"
-        for task in (RED, BLUE)
-        for suffix in ("", ". Advantage: positive", ". Advantage: negative")
-    )
+def test_nothing_that_is_known_of_an_episode_is_lost(entries: list[EpisodeEntry], built: Path) -> None:
+    facts = read_episode_facts(built)
+    assert facts["extra"] == ['{"seed": 3}', "{}", "{}"]
+    assert facts["outcome"] == [Outcome.SUCCESS, Outcome.FAILURE, Outcome.SUCCESS]
+    assert facts["fingerprint"] == [entry.fingerprint for entry in entries]
+    for name in set(asdict(entries[0].info)) - {"extra"}:
+        wanted = [getattr(entry.info, name) for entry in entries]
+        assert facts[name] == [list(value) if isinstance(value, tuple) else value for value in wanted], name
 
 
-def test_dropout_depends_on_the_seed_and_the_episode_alone(
-    make_episode: EpisodeMaker, tmp_path: Path
+def test_unlabelled_is_not_failed(entries: list[EpisodeEntry], tmp_path: Path) -> None:
+    labels = {**outcomes_of(entries), entries[1].id: None}
+    root = export(entries, tmp_path / "out", outcomes=labels)
+    assert "next.success" not in open_dataset(root).features
+    assert read_episode_facts(root)["outcome"] == [Outcome.SUCCESS, None, Outcome.SUCCESS]
+
+
+@pytest.mark.parametrize("space", [ActionSpace.ABSOLUTE_POSE, ActionSpace.JOINT_POSITIONS])
+def test_actions_come_in_the_space_that_was_asked_for(
+    entries: list[EpisodeEntry], tmp_path: Path, space: ActionSpace
 ) -> None:
-    entries = [make_episode(RED, (Source.POLICY,) * 40) for _ in range(2)]
-    positive = {e.id: np.full(40, POSITIVE, dtype=np.int8) for e in entries}
-
-    def bare(out: str, chosen: list[EpisodeEntry], seed: int) -> list[bool]:
-        root = export(chosen, tmp_path / out, indicators=positive, indicator_dropout=0.3, seed=seed)
-        dataset = open_dataset(root)
-        tasks = dataset.meta.tasks.index
-        numbers = dataset.hf_dataset.data.column("task_index").to_pylist()
-        return [parse_prompt(tasks[number])[1] is None for number in numbers]
-
-    both = bare("both", entries, 1)
-    assert 0.1 < np.mean(both) < 0.5
-    assert both[:40] != both[40:]
-    assert bare("second", entries[1:], 1) == both[40:]
-    assert bare("seed", entries[1:], 2) != both[40:]
+    dataset = open_dataset(export(entries[:1], tmp_path / "out", action_space=space))
+    assert dataset.features["action"]["names"] == list(action_names(space))
+    with EpisodeReader(entries[0].path) as reader:
+        states = (reader.state("tool_pose"), reader.state("joint_positions"))
+        wanted = to_space(space, reader.actions, *states, 10.0)
+        for frame in (0, 4, 8):
+            np.testing.assert_array_equal(dataset[frame]["action"].numpy(), wanted[frame])
+            np.testing.assert_array_equal(dataset[frame]["recorded_action"].numpy(), reader.actions[frame])
 
 
 def test_statistics_are_those_of_the_data(entries: list[EpisodeEntry], built: Path) -> None:
@@ -172,6 +145,8 @@ def test_statistics_are_those_of_the_data(entries: list[EpisodeEntry], built: Pa
         ("max", image.max((0, 1, 2))),
     ]:
         np.testing.assert_allclose(pixel[name].ravel(), expected, atol=1e-6)
+    for name, found in stats.items():
+        assert all(np.isfinite(values).all() for values in found.values()), name
 
 
 def test_it_has_the_form_of_a_dataset_that_lerobot_recorded(built: Path, tmp_path: Path) -> None:
@@ -201,11 +176,13 @@ def test_it_has_the_form_of_a_dataset_that_lerobot_recorded(built: Path, tmp_pat
     recorder.finalize()
     theirs = open_dataset(tmp_path / "theirs")
     assert ours.hf_dataset.features == theirs.hf_dataset.features
-    assert set(ours.meta.episodes.column_names) == set(theirs.meta.episodes.column_names)
     assert ours.meta.episodes.features == theirs.meta.episodes.features
-    assert ours.meta.stats.keys() == theirs.meta.stats.keys()
-    for key, stats in theirs.meta.stats.items():
-        assert {n: v.shape for n, v in ours.meta.stats[key].items()} == {n: v.shape for n, v in stats.items()}
+    kept = {"joint_velocities", "tool_wrench", "policy_action", "timestamp_ns"}
+    kept |= {"camera_timestamp_ns.table", "camera_timestamp_ns.wrist"}
+    assert ours.meta.stats.keys() == theirs.meta.stats.keys() - kept
+    for key in ours.meta.stats:
+        shapes = {n: v.shape for n, v in theirs.meta.stats[key].items()}
+        assert {n: v.shape for n, v in ours.meta.stats[key].items()} == shapes, key
     ours_item, theirs_item = ours[0], theirs[0]
     assert ours_item.keys() == theirs_item.keys()
     for key, value in theirs_item.items():
@@ -220,10 +197,11 @@ def test_chunks_of_actions_load_as_a_trainer_asks_for_them(built: Path) -> None:
     assert item["action_is_pad"].tolist() == [False, True, True]
 
 
-def test_equal_arguments_give_equal_bytes(entries: list[EpisodeEntry], built: Path, tmp_path: Path) -> None:
-    first, second = contents(built), contents(export(entries, tmp_path / "second"))
-    assert first.keys() == second.keys()
-    assert [name for name in first if first[name] != second[name]] == []
+def test_equal_arguments_give_equal_bytes_however_many_work(
+    entries: list[EpisodeEntry], built: Path, tmp_path: Path
+) -> None:
+    second = export(entries, tmp_path / "second", extra_columns=columns_of(entries), workers=1)
+    assert contents(built) == contents(second)
 
 
 def test_building_again_does_nothing_and_other_content_is_refused(
@@ -234,8 +212,13 @@ def test_building_again_does_nothing_and_other_content_is_refused(
     time.sleep(0.01)
     assert export(entries, out) == out
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*")} == before
-    with pytest.raises(InputError, match="holds something else"):
-        export(entries, out, seed=2)
+    for changes in (
+        {"outcomes": None},
+        {"action_space": ActionSpace.DELTA_POSE},
+        {"extra_columns": columns_of(entries)},
+    ):
+        with pytest.raises(InputError, match="holds something else"):
+            export(entries, out, **changes)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes").write_text("keep")
     with pytest.raises(InputError, match="holds something else"):
@@ -248,43 +231,12 @@ def test_datasets_of_the_same_episodes_share_their_videos(
     store = tmp_path / "videos"
     first = export(entries[:2], tmp_path / "first", video_store=store)
     encoded = {p: p.stat().st_mtime_ns for p in store.rglob("*.mp4")}
-    second = export(entries, tmp_path / "second", video_store=store, seed=2)
+    second = export(entries, tmp_path / "second", video_store=store)
     assert {p: p.stat().st_mtime_ns for p in encoded} == encoded
     name = "videos/observation.images.table/chunk-000/file-001.mp4"
     assert (first / name).samefile(second / name)
-    without = export(entries, tmp_path / "without", seed=2)
+    without = export(entries, tmp_path / "without")
     assert contents(without) == contents(second)
-
-
-def test_a_killed_build_leaves_nothing_and_the_next_one_cleans_up(
-    make_episode: EpisodeMaker, tmp_path: Path
-) -> None:
-    entries = [make_episode(RED, (Source.POLICY,) * 10) for _ in range(12)]
-    script = """
-        import sys
-        from pathlib import Path
-        from pipeline.workspace import Workspace
-        from tests.pipeline.test_lerobot_dataset import export
-        def progress(done, total):
-            if done == 3:
-                print("building", flush=True)
-        export(Workspace(Path(sys.argv[1])).list_episodes(), Path(sys.argv[2]), progress=progress)
-    """
-    out = tmp_path / "datasets" / "out"
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(script), str(make_episode.workspace.root), str(out)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-    )
-    assert process.stdout is not None and b"building" in process.stdout.readline()
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not out.exists()
-    assert len(names(out.parent)) == 1  # the leftover
-    export(entries, out)
-    assert names(out.parent) == ["out"]
-    assert len(open_dataset(out)) == 120
 
 
 def test_progress_counts_the_episodes(entries: list[EpisodeEntry], tmp_path: Path) -> None:
@@ -299,6 +251,7 @@ def test_episodes_that_do_not_fit_together_are_refused(make_episode: EpisodeMake
         (make_episode(RED, SOURCES, cameras=("wrist",)), "cameras"),
         (make_episode(RED, SOURCES, rate_hz=20.0), "20.0 Hz"),
         (make_episode(RED, SOURCES, size=(24, 24)), "24×24 pixels"),
+        (make_episode(RED, SOURCES, missing=("tool_pose",)), "without tool_pose"),
         (plain, "twice"),
     ]:
         with pytest.raises(InputError, match=message):
@@ -311,24 +264,35 @@ def test_episodes_that_do_not_fit_together_are_refused(make_episode: EpisodeMake
             export([alone], tmp_path / "out")
     with pytest.raises(InputError, match="one episode or more"):
         export([], tmp_path / "out")
+    with pytest.raises(InputError, match="outcome 'good'"):
+        export([plain], tmp_path / "out", outcomes={plain.id: "good"})
     assert "out" not in names(tmp_path) and not [n for n in names(tmp_path) if n.startswith(".out")]
 
 
-def test_missing_or_broken_scores_are_refused(entries: list[EpisodeEntry], tmp_path: Path) -> None:
-    def refused(message: str, **changes: Any) -> None:
-        with pytest.raises(InputError, match=message):
-            export(entries, tmp_path / "out", **changes)
-
-    good = indicators_of(entries)
-    first = entries[0].id
-    refused("one indicator for each of its 9 frames", indicators={**good, first: good[first][:-1]})
-    refused("one indicator", indicators={k: v for k, v in good.items() if k != first})
-    refused("int8", indicators={**good, first: good[first].astype(np.int64)})
-    values = columns_of(entries)["value"]
-    for broken in (values[first][:-1], np.full(9, np.nan, dtype=np.float32)):
-        refused("one finite 'value'", extra_columns={"value": {**values, first: broken}})
-    refused("one finite 'value'", extra_columns={"value": {}})
-    refused("dropout", indicator_dropout=1.5)
-    missing = [replace(entries[0], path=tmp_path / "gone.h5")]
+def test_a_damaged_episode_is_named(make_episode: EpisodeMaker, tmp_path: Path) -> None:
+    plain, hurt = make_episode(BLUE, SOURCES), make_episode(RED, SOURCES)
+    stored = bytearray(hurt.path.read_bytes())
+    place = stored.rindex(b"\xff\xd9") - 20  # in the middle of a JPEG
+    stored[place] ^= 0x10
+    hurt.path.write_bytes(stored)
+    with pytest.raises(InputError, match=hurt.id):
+        export([plain, hurt], tmp_path / "out")
     with pytest.raises(InputError, match="no episode file"):
-        export(missing, tmp_path / "out")
+        export([replace(plain, path=tmp_path / "gone.h5")], tmp_path / "out")
+    assert "out" not in names(tmp_path)
+
+
+def test_broken_columns_are_refused(entries: list[EpisodeEntry], tmp_path: Path) -> None:
+    values = columns_of(entries)["value"]
+    first = entries[0].id
+    for broken in (
+        {**values, first: values[first][:-1]},
+        {**values, first: np.full(9, np.nan, dtype=np.float32)},
+        {},
+    ):
+        with pytest.raises(InputError, match="one finite 'value'"):
+            export(entries, tmp_path / "out", extra_columns={"value": broken})
+    for name, message in (("source", "already"), ("task_index", "already"), ("a/b", "without '/'")):
+        with pytest.raises(InputError, match=message):
+            export(entries, tmp_path / "out", extra_columns={name: values})
+    assert names(tmp_path) == []
