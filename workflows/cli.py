@@ -24,6 +24,7 @@ COMMANDS = {
     "record": "Record demonstrations.",
     "rollout": "Let the champion drive while a person watches and corrects.",
     "episodes": "List, show and check what has been recorded.",
+    "cache": "Decoded frames: what there is, decode more, remove what was not used.",
     "label": "Open the labelling app, or label from the shell.",
     "improve": "One turn of the loop: learn values, fine-tune, evaluate, promote, report.",
     "policy": "Evaluate a policy.",

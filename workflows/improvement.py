@@ -174,7 +174,7 @@ def decide(difference: PairedDifference, reference: str) -> Decision:
 
 
 def freeze_labels(workspace: Workspace, episode_ids: Sequence[str]) -> Snapshot:
-    """Freezes the labels of these episodes into ``snapshots/``."""
+    """Freezes the labels of these episodes into ``snapshots/``, without those that a person excluded."""
     wanted = set(episode_ids)
     entries = [entry for entry in workspace.list_episodes() if entry.id in wanted]
     missing = wanted - {entry.id for entry in entries}
@@ -184,7 +184,9 @@ def freeze_labels(workspace: Workspace, episode_ids: Sequence[str]) -> Snapshot:
             "put it back, or start in a new workspace"
         )
     with LabelStore(workspace.labels_path) as store:
-        return freeze(store, entries, workspace.root / "snapshots")
+        labels = store.current()
+        kept = [e for e in entries if e.id not in labels or labels[e.id].outcome != "exclude"]
+        return freeze(store, kept, workspace.root / "snapshots")
 
 
 def label_simulated(loop: Loop, episode_ids: Sequence[str]) -> int:

@@ -13,6 +13,7 @@ from pipeline.label_snapshot import Snapshot
 from pipeline.workspace import Workspace
 from workflows import loop_steps, value_steps
 from workflows.settings import LoopSettings
+from workflows.step_code import CACHE, COLLECTING, DATASET, EVALUATING, TRAINING, VALUE
 from workflows.step_recipe import ExternalInput, Step
 from workflows.step_store import StepResult
 
@@ -28,12 +29,6 @@ _SESSION_TITLES = {
     "observer": "roll out the policy alone",
     "supervisor": "roll out with a supervisor",
 }
-
-# The packages whose source decides a result, by kind of step.
-_COLLECTING = ("collectors", "pipeline.episode", "pipeline.episode_writer", "pipeline.policy")
-_TRAINING = ("pipeline.policy", "pipeline.frame_table", "pipeline.frame_cache", "workflows.policy_training")
-_VALUE = ("value_model", "pipeline.frame_table", "pipeline.frame_cache")
-_EVALUATING = ("collectors", "pipeline.policy", "workflows.evaluation")
 
 AnyStep = Step | StepResult
 BASE = "base"
@@ -116,7 +111,7 @@ class LoopGraph:
                 loop_steps.record_session,
                 {**parameters, "part": [k, self.parts]},
                 inputs,
-                _COLLECTING,
+                COLLECTING,
                 title=self._part(_SESSION_TITLES[person], k),
             )
             for k in range(self.parts)
@@ -133,7 +128,7 @@ class LoopGraph:
                 loop_steps.cache_frames,
                 {"image_size": self.settings.recording.image_size, "part": [k, self.parts]},
                 self._on(snapshot),
-                ("pipeline.frame_cache", "pipeline.frame_codec"),
+                (*CACHE, "pipeline.frame_codec"),
                 title=self._part("decode frames", k),
             )
             for k in range(self.parts)
@@ -153,7 +148,7 @@ class LoopGraph:
             loop_steps.train_base,
             self._sized(training=training),
             self._on(snapshot),
-            _TRAINING,
+            TRAINING,
             title="train the base policy",
         )
 
@@ -195,7 +190,7 @@ class LoopGraph:
                 loop_steps.evaluate_policy,
                 {"evaluation": evaluation, "part": [k, self.parts]},
                 {"checkpoint": policy},
-                _EVALUATING,
+                EVALUATING,
                 title=self._part(f"evaluate {name}", k),
             )
             for k in range(self.parts)
@@ -209,7 +204,7 @@ class LoopGraph:
                 value_steps.train_value_member,
                 self._sized(fold=fold, member=member, training=self._value_training()),
                 self._on(snapshot),
-                _VALUE,
+                VALUE,
                 title=f"train value model {member + 1} of fold {fold + 1}",
             )
             for fold in range(value.folds)
@@ -233,7 +228,7 @@ class LoopGraph:
             value_steps.score_and_label,
             self._sized(training=self._value_training(), advantage=advantage),
             {**self._on(snapshot), "members": members},
-            _VALUE,
+            VALUE,
             title="score frames, compute advantages",
         )
 
@@ -247,7 +242,7 @@ class LoopGraph:
         inputs = {**self._on(snapshot), "base": base, "advantages": advantages}
         parameters = self._sized(training=training)
         title = "fine-tune on everything, conditioned on the advantage (RECAP)"
-        return Step("fine_tune_recap", loop_steps.fine_tune_recap, parameters, inputs, _TRAINING, title=title)
+        return Step("fine_tune_recap", loop_steps.fine_tune_recap, parameters, inputs, TRAINING, title=title)
 
     def _filtered(self, snapshot: Snapshot, base: AnyStep) -> Step:
         inputs = {**self._on(snapshot), "base": base}
@@ -257,7 +252,7 @@ class LoopGraph:
             loop_steps.fine_tune_filtered,
             parameters,
             inputs,
-            _TRAINING,
+            TRAINING,
             title="fine-tune on successes and corrections (filtered BC)",
         )
 
@@ -270,14 +265,22 @@ class LoopGraph:
         }
 
     def _dataset(self, snapshot: Snapshot, advantages: Step) -> Step:
+        """The conditioned view, and before it the dataset that it is of, which needs no scores."""
+        episodes = Step(
+            "episode_dataset",
+            value_steps.build_episode_dataset,
+            inputs=self._on(snapshot),
+            code=(*DATASET, "pipeline.lerobot_files", "pipeline.lerobot_rows", "pipeline.episode_video"),
+            title="write the episodes as a dataset",
+        )
         return Step(
             "conditioned_dataset",
             value_steps.build_conditioned_dataset,
             {"indicator_dropout": self.settings.policy.indicator_dropout},
-            {**self._on(snapshot), "advantages": advantages},
-            ("pipeline.lerobot_dataset", "pipeline.episode_video", "pipeline.prompts"),
+            {"episodes": episodes, "advantages": advantages},
+            (*DATASET, "pipeline.conditioned_view", "pipeline.view_files", "pipeline.prompts"),
             seed=self.settings.seed,
-            title="build the conditioned dataset",
+            title="condition the dataset on the advantages",
         )
 
     def _on(self, snapshot: Snapshot) -> dict[str, Any]:

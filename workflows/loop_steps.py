@@ -47,17 +47,25 @@ def record_session(
 def cache_frames(
     out: Path, *, workspace: Path, snapshot: Path, image_size: int, part: tuple[int, int], progress: Progress
 ) -> dict[str, Any]:
-    """Decodes and resizes every frame of part of the snapshot's episodes, once."""
+    """Decodes and resizes every frame of part of the snapshot's episodes, once.
+
+    Whichever part ends last evicts what the cache has no room for, never an episode of the snapshot.
+    """
+    from pipeline.cache_budget import allowed_bytes, trim
     from pipeline.frame_cache import FrameCache
     from pipeline.label_snapshot import read_snapshot
+    from pipeline.site_config import load_site_config
     from pipeline.workspace import Workspace
 
     store = Workspace(workspace)
     cache = FrameCache(store.cache, image_size)
-    rows = read_snapshot(snapshot)[part[0] :: part[1]]
-    for done, row in enumerate(rows):
-        cache.build(store.episode_path(row.task, row.episode_id))
-        progress(done + 1, len(rows))
+    everything = read_snapshot(snapshot)
+    rows = everything[part[0] :: part[1]]
+    with cache.held():
+        cache.build_many([store.episode_path(row.task, row.episode_id) for row in rows], progress=progress)
+    budget = allowed_bytes(cache.root, load_site_config(store.config_path).cache.max_gib)
+    used = [cache.folder(row.episode_id) for row in everything if cache.has(row.episode_id)]
+    trim(cache.root, budget, keep=used)
     return {"episodes": len(rows), "frames": sum(row.length for row in rows)}
 
 

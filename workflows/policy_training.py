@@ -22,12 +22,14 @@ from lerobot.policies.factory import make_pre_post_processors
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 
+from pipeline.action_statistics import action_statistics
 from pipeline.errors import InputError
+from pipeline.frame_dataset import FrameDataset
 from pipeline.frame_table import FrameTable
 from pipeline.policy.checkpoint import Checkpoint, load_checkpoint
 from pipeline.policy.configuration_gen3_vla import Gen3VLAConfig, gen3_features
 from pipeline.policy.modeling_gen3_vla import ACTION_IS_PAD, Gen3VLAPolicy
-from pipeline.prompts import INDICATOR_NAMES, drop_indicators, prompt
+from pipeline.prompts import drop_indicators
 from workflows.batch_sampling import make_sampler
 
 Progress = Callable[[int, int, float], None]
@@ -145,20 +147,6 @@ def train_policy(
     return result
 
 
-def action_statistics(actions: np.ndarray) -> dict[str, torch.Tensor]:
-    """Per component of ``actions`` (N, 7): what LeRobot's normaliser may ask for, float32 (7,) each."""
-    quantiles = np.quantile(actions, [0.01, 0.99], axis=0)
-    values = {
-        "q01": quantiles[0],
-        "q99": quantiles[1],
-        "mean": actions.mean(0),
-        "std": actions.std(0),
-        "min": actions.min(0),
-        "max": actions.max(0),
-    }
-    return {name: torch.as_tensor(value, dtype=torch.float32) for name, value in values.items()}
-
-
 def _new_model(table: FrameTable, used: np.ndarray, config: PolicyTrainingConfig) -> Checkpoint:
     size = table.images(np.zeros(1, dtype=np.int64)).shape[2]
     inputs, outputs = gen3_features(size)
@@ -184,37 +172,26 @@ class _Batches:
         model: Checkpoint,
         rng: np.random.Generator,
     ) -> None:
-        self._table, self._indicators, self._rng = table, indicators, rng
+        self._indicators, self._rng = indicators, rng
         self._dropout = config.indicator_dropout
         self._preprocessor = model.preprocessor
         policy_config = model.policy.config
-        self._horizon = len(policy_config.action_delta_indices or [0])
+        self._frames = FrameDataset(table, chunk=len(policy_config.action_delta_indices or [0]))
         self._bytes = isinstance(model.policy, Gen3VLAPolicy)  # takes uint8 images, a quarter of the copying
         cameras = [key.removeprefix(f"{OBS_IMAGES}.") for key in policy_config.image_features]
         absent = sorted(set(cameras) - set(table.cameras))
         if absent:
             raise InputError(f"the policy needs camera {absent[0]!r}; these episodes have {table.cameras}")
-        self._cameras = [(camera, table.cameras.index(camera)) for camera in cameras]
-        self._prompts = [
-            {code: prompt(task, name) for code, name in INDICATOR_NAMES.items()} for task in table.tasks
-        ]
+        self._images = [f"{OBS_IMAGES}.{camera}" for camera in cameras]
+        self._keys = (OBS_STATE, ACTION, ACTION_IS_PAD, "task", *self._images)
 
     def make(self, indices: np.ndarray) -> dict[str, Any]:
         """The preprocessed batch of these frames; indicators are dropped anew at every call."""
-        table = self._table
-        actions, is_pad = table.action_chunks(indices, self._horizon)
-        codes = drop_indicators(self._indicators[indices], self._dropout, self._rng).tolist()
-        episodes = table.episode_index[indices].tolist()
-        batch: dict[str, Any] = {
-            OBS_STATE: torch.from_numpy(table.state[indices]),
-            ACTION: torch.from_numpy(actions),
-            ACTION_IS_PAD: torch.from_numpy(is_pad),
-            "task": [self._prompts[episode][code] for episode, code in zip(episodes, codes, strict=True)],
-        }
-        images = torch.from_numpy(table.images(indices)).permute(1, 0, 4, 2, 3)
-        for camera, column in self._cameras:
-            image = images[column]
-            batch[f"{OBS_IMAGES}.{camera}"] = image if self._bytes else image.float().div_(255.0)
+        codes = drop_indicators(self._indicators[indices], self._dropout, self._rng)
+        everything = self._frames.batch(indices, codes)
+        batch = {key: everything[key] for key in self._keys}
+        if not self._bytes:
+            batch |= {key: batch[key].float().div_(255.0) for key in self._images}
         return self._preprocessor(batch)
 
 

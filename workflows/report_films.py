@@ -1,4 +1,4 @@
-"""Films of robot episodes for people: two policies side by side as a GIF, and strips of frames."""
+"""Films of robot episodes for people: two policies side by side as a GIF."""
 
 from __future__ import annotations
 
@@ -40,22 +40,6 @@ def fit_height(image: np.ndarray, height: int) -> np.ndarray:
         return image
     width = max(1, round(image.shape[1] * height / image.shape[0]))
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
-
-
-def film_strip(images: Sequence[np.ndarray], out: Path, height: int = 160) -> Path:
-    """Writes ``images`` (each H×W×3 uint8) in a row as a PNG. Raises ``InputError`` when there is none."""
-    if not images:
-        raise InputError("a film strip needs at least one frame")
-    fitted = [fit_height(image, height) for image in images]
-    strip = Image.new("RGB", (sum(i.shape[1] for i in fitted) + _GAP * (len(fitted) - 1), height), _PAPER)
-    x = 0
-    for image in fitted:
-        strip.paste(Image.fromarray(image), (x, 0))
-        x += image.shape[1] + _GAP
-    data = io.BytesIO()
-    strip.save(data, format="PNG", optimize=True)
-    write_file(out, data.getvalue())
-    return out
 
 
 def comparison_gif(

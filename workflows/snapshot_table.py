@@ -13,11 +13,13 @@ from pipeline.workspace import Workspace
 def snapshot_table(workspace: Path, snapshot: Path, image_size: int) -> tuple[FrameTable, list[SnapshotRow]]:
     """All frames of a snapshot's episodes, and the snapshot's rows in the same order.
 
-    Episodes that the cache lacks are decoded: it may be emptied at any time.
+    Episodes that the cache lacks are decoded: it may be emptied at any time. Raises ``InputError`` for
+    an episode that is damaged, or that lacks what a policy reads or imitates.
     """
     store = Workspace(workspace)
     cache = FrameCache(store.cache, image_size)
     rows = read_snapshot(snapshot)
-    for row in rows:
-        cache.build(store.episode_path(row.task, row.episode_id))
-    return FrameTable.load(cache, [row.episode_id for row in rows], preload=True), rows
+    with cache.held():
+        cache.build_many([store.episode_path(row.task, row.episode_id) for row in rows])
+        table = FrameTable.load(cache, [row.episode_id for row in rows], preload=True)
+    return table, rows

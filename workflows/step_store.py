@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.durable_files import fsync_path, write_file
-from workflows.file_lock import locked
+from pipeline.file_lock import locked
 from workflows.step_recipe import (
     ExternalInput,
     Input,

@@ -1,4 +1,4 @@
-"""The durable steps between labels and prompts: value models, scores, advantages, conditioned dataset."""
+"""The durable steps between labels and prompts: value models, scores, advantages, datasets."""
 
 from __future__ import annotations
 
@@ -84,39 +84,49 @@ def score_and_label(
     return {"correlation": quality.correlation, "thresholds": labelled.thresholds}
 
 
-def build_conditioned_dataset(
-    out: Path,
-    *,
-    workspace: Path,
-    snapshot: Path,
-    advantages: Path,
-    indicator_dropout: float,
-    seed: int,
-    progress: Progress,
+def build_episode_dataset(
+    out: Path, *, workspace: Path, snapshot: Path, progress: Progress
 ) -> dict[str, Any]:
-    """Writes the advantage-conditioned LeRobotDataset v3 of the snapshot's labelled episodes."""
+    """Writes the LeRobotDataset v3 of the snapshot's labelled episodes, with bare tasks."""
     from pipeline.label_snapshot import read_snapshot
-    from pipeline.lerobot_dataset import export_conditioned
+    from pipeline.lerobot_dataset import export_dataset
 
     store = Workspace(workspace)
-    labelled = [row for row in read_snapshot(snapshot) if _outcomes([row])[row.episode_id] is not None]
-    entries = [store.find(row.episode_id) for row in labelled]
-    columns = episode_columns(advantages)
-    export_conditioned(
+    outcomes = _outcomes(read_snapshot(snapshot))
+    entries = [store.find(episode_id) for episode_id, outcome in outcomes.items() if outcome is not None]
+    export_dataset(
         entries,
-        {entry.id: columns[entry.id]["indicator"] for entry in entries},
+        out / DATASET,
+        outcomes=outcomes,
+        # Videos are encoded once and linked into every iteration's dataset.
+        video_store=store.cache / "videos",
+        # The runner gives each step a core of its own.
+        workers=1,
+        progress=progress,
+    )
+    return {"episodes": len(entries), "frames": sum(entry.length for entry in entries)}
+
+
+def build_conditioned_dataset(
+    out: Path, *, episodes: Path, advantages: Path, indicator_dropout: float, seed: int
+) -> dict[str, Any]:
+    """Writes the advantage-conditioned view of the episodes' dataset; reads no recorded episode."""
+    from pipeline.conditioned_view import make_view
+
+    columns = episode_columns(advantages)
+    view = make_view(
+        episodes / DATASET,
+        {episode_id: found["indicator"] for episode_id, found in columns.items()},
         out / DATASET,
         indicator_dropout=indicator_dropout,
         seed=seed,
         extra_columns={
-            name: {entry.id: columns[entry.id][name] for entry in entries}
+            name: {episode_id: found[name] for episode_id, found in columns.items()}
             for name in ("value", "advantage", "return")
         },
-        # Videos are encoded once and linked into every iteration's dataset.
-        video_store=store.cache / "videos",
-        progress=progress,
     )
-    return {"episodes": len(entries), "frames": sum(entry.length for entry in entries)}
+    counted = json.loads((view / "meta/info.json").read_text())
+    return {"episodes": counted["total_episodes"], "frames": counted["total_frames"]}
 
 
 def episode_columns(advantages: Path) -> dict[str, dict[str, np.ndarray]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from pyarrow import parquet
 
 from pipeline.episode import Source
@@ -88,11 +90,130 @@ def test_episodes_are_listed_filtered_and_shown(
     assert "failure by ana" in out
 
 
-def test_check_fails_on_a_damaged_episode(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+def listed(capsys: pytest.CaptureFixture[str], root: Path, *words: str) -> list[str]:
+    """The ids that ``recap episodes list`` with these options prints as CSV."""
+    status, out, _ = recap(capsys, "episodes", "list", "--format", "csv", *words, "--workspace", root)
+    assert status == 0
+    return [row["episode"] for row in csv.DictReader(out.splitlines())]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--driver", "person"], "0"),
+        (["--driver", "policy"], "1"),
+        (["--driver", "corrected"], "2"),
+        (["--newest"], "210"),
+        (["--newest", "--limit", "1"], "2"),
+        (["--oldest", "--limit", "2"], "01"),
+        (["--operator", "nadia", "--robot", "simulated_gen3"], "012"),
+        (["--operator", "ana"], ""),
+        (["--robot", "kinova_gen3"], ""),
+        (["--policy", "of-a-test"], "12"),
+        (["--min-seconds", "1"], "0"),
+        (["--since", "2025-01-01T00:00:01"], "12"),
+        (["--until", "2025-01-01T02:00:01+02:00"], "01"),
+        (["--since", "2025-01-01", "--until", "2025-01-01"], "012"),
+        (["--until", "2024-12-31"], ""),
+        (["--outcome", "unlabelled", "--task", "pick up the red cube"], "01"),
+    ],
+)
+def test_the_list_has_filters(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str], words: list[str], expected: str
+) -> None:
+    assert listed(capsys, workspace.root, *words) == [f"episode-00{number}" for number in expected]
+
+
+def test_the_list_as_json_has_everything(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = recap(capsys, "episodes", "list", "--format", "json", "--workspace", workspace.root)
+    first, _, third = json.loads(out)
+    entry = workspace.find("episode-000")
+    assert (first["fingerprint"], first["file"], first["frames"]) == (entry.fingerprint, str(entry.path), 12)
+    assert first["policy"] is None and third["policy"] == "checkpoint-of-a-test"
+    assert third["recorded"] == "2025-01-01T00:00:02+00:00" and third["driver"] == "corrected"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--task", "juggle"], "tasks 'pick up the blue cube', 'pick up the red cube'"),
+        (["--operator", "x", "--robot", "y"], "operators 'nadia'; robots 'simulated_gen3'"),
+        (["--since", "2030-01-01"], "recordings of 2025-01-01"),
+        (["--min-seconds", "100"], "0.8 to 1.2 seconds"),
+    ],
+)
+def test_a_list_without_a_match_says_what_there_is(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    status, out, _ = recap(capsys, "episodes", "list", *words, "--workspace", workspace.root)
+    assert (status, out) == (0, f"0 episodes\nto choose from: {said}\n")
+
+
+def test_the_list_notes_files_that_share_an_id(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = workspace.find("episode-000").path
+    first.with_name("copy.h5").write_bytes(first.read_bytes())
+    _, out, _ = recap(capsys, "episodes", "list", "--workspace", workspace.root)
+    note = "note: 2 files share an id, 'episode-000': see 'recap episodes check'\n"
+    assert out.endswith(f"4 episodes\n{note}")
+
+
+def test_check_fails_on_a_damaged_episode_until_it_is_repaired(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = ("--workspace", workspace.root)
+    status, out, err = recap(capsys, "episodes", "check", *place)
+    assert (status, err) == (0, "") and out.endswith("0 fatal, 3 warnings\n")
     workspace.find("episode-000").path.write_bytes(b"no HDF5")
-    status, out, err = recap(capsys, "episodes", "check", "--workspace", workspace.root)
+    status, out, err = recap(capsys, "episodes", "check", *place)
     assert status == 1
-    assert "fatal: " in out and err.startswith("recap: error: 1 episode files must not")
+    path = workspace.find("episode-001").path.with_name("episode-000.h5")
+    assert f"fatal: {path}: it cannot be read: it is not an HDF5 file\n" in out and out.count(str(path)) == 1
+    assert err.startswith("recap: error: 1 episode file must not be trained on: 'recap ")
+    status, out, _ = recap(capsys, "episodes", "check", "--repair", "--dry-run", *place)
+    assert status == 1 and "would be quarantined: " in out and not workspace.quarantine.exists()
+    status, out, err = recap(capsys, "episodes", "check", "--repair", *place)
+    assert (status, err) == (0, "") and "\n1 quarantined\nlook into " in out
+    assert out.endswith("what is of no use may be deleted by hand\n")
+    assert (workspace.quarantine / "episode-000.h5").read_bytes() == b"no HDF5"
+    assert recap(capsys, "episodes", "check", *place)[0] == 0
+    workspace.find("episode-001").path.unlink()
+    assert recap(capsys, "episodes", "check", *place)[1].endswith("0 fatal, 1 warning\n")
+
+
+def test_findings_of_one_kind_are_counted_unless_all_are_wanted(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make = EpisodeMaker(workspace)
+    make.made = 3
+    for _ in range(7):
+        make()
+    place = ("--workspace", workspace.root)
+    _, out, _ = recap(capsys, "episodes", "check", *place)
+    unlabelled = [line for line in out.splitlines() if "no label" in line or "(unlabelled)" in line]
+    assert len(unlabelled) == 5
+    assert unlabelled[-1] == "warning: and 6 more of this kind (unlabelled): --verbose lists them"
+    _, out, _ = recap(capsys, "episodes", "check", "--verbose", *place)
+    assert out.count("it has no label") == 10
+
+
+def test_show_draws_a_film_strip(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = ("episodes", "show", "episode-002", "--workspace", workspace.root)
+    status, out, _ = recap(capsys, *words, "--png", tmp_path / "strip.png", "--frames", "4")
+    assert status == 0 and "▀" not in out
+    with Image.open(tmp_path / "strip.png") as strip:
+        assert strip.width > 4 * 150 and strip.format == "PNG"
+    status, out, _ = recap(capsys, *words, "--strip")
+    assert status == 0 and "not drawn" in out and "▀" not in out
+    _, out, _ = recap(capsys, *words, "--strip", "--force")
+    assert "▀" in out and "person corrected" in out
+    status, _, err = recap(capsys, *words, "--png", tmp_path / "strip.jpg")
+    assert status == 2 and "ends in .png" in err
+    status, out, err = recap(capsys, *words, "--png", tmp_path / "new" / "strip.png")
+    assert (status, out) == (2, "") and "there is no folder" in err and not (tmp_path / "new").exists()
 
 
 def test_labels_are_set_undone_and_exported(
@@ -132,6 +253,7 @@ def test_labels_are_set_undone_and_exported(
         (["label", "undo", "--annotator", "nobody"], "nobody has given no label"),
         (["label", "export", "--out", "labels.txt"], ".csv or .parquet"),
         (["episodes", "show", "../../etc/passwd"], "not safe as a file name"),
+        (["episodes", "list", "--since", "yesterday"], "'yesterday' is no day or time"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(

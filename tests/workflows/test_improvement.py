@@ -8,7 +8,9 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.label_snapshot import Snapshot, SnapshotRow
+from pipeline.labels import LabelStore
 from pipeline.workspace import Workspace
+from tests.pipeline.episodes import TASK, make_frames, make_info, write_episode
 from workflows.comparison import Attempt, paired_difference
 from workflows.film_steps import choose_starts
 from workflows.improvement import decide, freeze_labels, require_both_outcomes
@@ -60,3 +62,15 @@ def test_a_value_model_needs_both_outcomes(present: list[str | None]) -> None:
 def test_an_episode_that_is_gone_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="demo-1 was recorded but is gone"):
         freeze_labels(Workspace(tmp_path).create(), ["demo-1"])
+
+
+def test_an_excluded_episode_is_left_out_of_everything(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path).create()
+    for name in ("e1", "e2", "e3"):
+        write_episode(workspace.episode_path(TASK, name), make_frames(2), make_info(name))
+    with LabelStore(workspace.labels_path) as store:
+        store.sync([(name, TASK) for name in ("e1", "e2", "e3")])
+        store.set("e1", "success", "ana")
+        store.set("e2", "exclude", "ana")
+    snapshot = freeze_labels(workspace, ["e1", "e2", "e3"])
+    assert [(row.episode_id, row.outcome) for row in snapshot.rows] == [("e1", "success"), ("e3", None)]

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import InputError
-from tests.workflows.report_samples import TASKS, clips, scene
-from workflows.report_films import comparison_gif, film_strip
+from tests.workflows.report_samples import clips
+from workflows.report_films import comparison_gif
 
 
 @pytest.mark.parametrize("at_once", [1, 4])
@@ -42,13 +42,3 @@ def test_comparison_shrinks_to_its_limit_or_says_that_it_cannot(tmp_path: Path) 
     with pytest.raises(InputError, match="same starts"):
         comparison_gif(sides[0], sides[1][:1], ("base", "RECAP"), tmp_path / "c.gif")
     assert not (tmp_path / "c.gif").exists()
-
-
-def test_film_strip_has_all_frames_in_a_row(tmp_path: Path) -> None:
-    """Five frames and four gaps, pixels unchanged."""
-    images = [scene(i / 4, TASKS[1]) for i in range(5)]
-    with Image.open(film_strip(images, tmp_path / "s.png", height=84)) as strip:
-        assert strip.size == (5 * 84 + 4 * 6, 84)
-        assert np.array_equal(np.asarray(strip)[:, :84], images[0])
-    with pytest.raises(InputError):
-        film_strip([], tmp_path / "t.png")
