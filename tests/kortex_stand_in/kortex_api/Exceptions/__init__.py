@@ -1,0 +1,1 @@
+"""What a call raises when the arm or the client refuses it."""

@@ -1,0 +1,1 @@
+"""Messages and client stubs; the vendor's are generated."""

@@ -1,0 +1,1 @@
+"""One module of messages per service of the arm."""

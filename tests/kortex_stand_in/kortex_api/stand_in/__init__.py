@@ -1,0 +1,1 @@
+"""The wire of the Kortex protocol: messages, frames, service and function numbers."""
