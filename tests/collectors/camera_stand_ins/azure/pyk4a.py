@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -65,12 +66,12 @@ class Config:
 
     def __init__(
         self,
-        color_resolution=ColorResolution.RES_720P,
-        color_format=ImageFormat.COLOR_BGRA32,
-        depth_mode=DepthMode.NFOV_UNBINNED,
-        camera_fps=FPS.FPS_30,
-        synchronized_images_only=True,
-    ):
+        color_resolution: Any = ColorResolution.RES_720P,
+        color_format: Any = ImageFormat.COLOR_BGRA32,
+        depth_mode: Any = DepthMode.NFOV_UNBINNED,
+        camera_fps: Any = FPS.FPS_30,
+        synchronized_images_only: Any = True,
+    ) -> None:
         if synchronized_images_only and depth_mode == DepthMode.OFF:
             raise AssertionError("the SDK refuses synchronised images without depth")
         self.size = {1: (720, 1280), 2: (1080, 1920)}[int(color_resolution)]
@@ -82,23 +83,23 @@ class Config:
 class Capture:
     """One picture."""
 
-    def __init__(self, color, color_timestamp_usec):
+    def __init__(self, color: Any, color_timestamp_usec: Any) -> None:
         self.color = color
         self.color_timestamp_usec = color_timestamp_usec
 
 
-def _trouble():
+def _trouble() -> Any:
     try:
         return Path(os.environ.get("PYK4A_STAND_IN_CABLE", "")).read_text().split()[0]
     except (OSError, IndexError):
         return ""
 
 
-def _serials():
+def _serials() -> Any:
     return [] if _trouble() == "unplugged" else os.environ.get("PYK4A_STAND_IN_SERIALS", "000123").split(",")
 
 
-def connected_device_count():
+def connected_device_count() -> Any:
     """How many are connected."""
     return len(_serials())
 
@@ -106,20 +107,20 @@ def connected_device_count():
 class PyK4A:
     """A device."""
 
-    def __init__(self, config=None, device_id=0, thread_safe=True):
+    def __init__(self, config: Any = None, device_id: Any = 0, thread_safe: Any = True) -> None:
         self._config = config
         self._device_id = device_id
         self._count = 0
         self._due = 0.0
         self.serial = None
 
-    def open(self):
+    def open(self) -> None:
         """Opens it; its serial number is known from here on."""
         if self._device_id >= len(_serials()):
             raise K4AException
         self.serial = _serials()[self._device_id]
 
-    def start(self):
+    def start(self) -> None:
         """Starts the camera."""
         print("the SDK prints lines of its own", file=sys.stderr, flush=True)
         print("also here", flush=True)
@@ -130,10 +131,10 @@ class PyK4A:
         self._buffer[..., 3] = 255
         self._due = time.monotonic()
 
-    def close(self):
+    def close(self) -> None:
         """Closes it."""
 
-    def get_capture(self, timeout=-1):
+    def get_capture(self, timeout: Any = -1) -> Any:
         """The next picture: its green channel is the number of the picture."""
         trouble = _trouble()
         if trouble == "unplugged":

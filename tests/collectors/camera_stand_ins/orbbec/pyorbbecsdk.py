@@ -9,6 +9,7 @@ import enum
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,7 @@ class OBLogLevel(enum.Enum):
     NONE = 5
 
 
-def _trouble():
+def _trouble() -> Any:
     try:
         return Path(os.environ.get("ORBBEC_STAND_IN_CABLE", "")).read_text().split()[0]
     except (OSError, IndexError):
@@ -49,14 +50,14 @@ class Context:
     """The SDK's entry."""
 
     @staticmethod
-    def set_logger_to_file(level, folder):
+    def set_logger_to_file(level: Any, folder: Any) -> None:
         """Quiet."""
 
     @staticmethod
-    def set_logger_to_console(level):
+    def set_logger_to_console(level: Any) -> None:
         """Quiet."""
 
-    def query_devices(self):
+    def query_devices(self) -> Any:
         """What is connected."""
         return DeviceList()
 
@@ -64,23 +65,23 @@ class Context:
 class DeviceList:
     """What is connected."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         given = os.environ.get("ORBBEC_STAND_IN_SERIALS", "CL8F253004Z")
         self._serials = [] if _trouble() == "unplugged" or not given else given.split(",")
 
-    def get_count(self):
+    def get_count(self) -> Any:
         """How many."""
         return len(self._serials)
 
-    def get_device_serial_number_by_index(self, index):
+    def get_device_serial_number_by_index(self, index: Any) -> Any:
         """A serial number."""
         return self._serials[index]
 
-    def get_device_name_by_index(self, index):
+    def get_device_name_by_index(self, index: Any) -> str:
         """A name."""
         return "Orbbec Femto Bolt"
 
-    def get_device_by_serial_number(self, serial):
+    def get_device_by_serial_number(self, serial: Any) -> Any:
         """A device."""
         if serial not in self._serials:
             raise OBError(f"Device not found by serial number: {serial}")
@@ -90,7 +91,7 @@ class DeviceList:
 class Config:
     """Which streams are wanted."""
 
-    def enable_stream(self, profile):
+    def enable_stream(self, profile: Any) -> None:
         """This one."""
         self.profile = profile
 
@@ -98,7 +99,9 @@ class Config:
 class StreamProfileList:
     """What the device offers."""
 
-    def get_video_stream_profile(self, width=0, height=0, format=OBFormat.UNKNOWN_FORMAT, fps=0):
+    def get_video_stream_profile(
+        self, width: Any = 0, height: Any = 0, format: Any = OBFormat.UNKNOWN_FORMAT, fps: Any = 0
+    ) -> Any:
         """The one that fits."""
         if (width, height) not in ((1280, 720), (1280, 960)) or fps not in (5, 15, 25, 30):
             raise OBError("Invalid input, No matched video stream profile found!")
@@ -112,31 +115,31 @@ class StreamProfileList:
 class ColorFrame:
     """One picture."""
 
-    def __init__(self, data, width, height, kind, device_us):
+    def __init__(self, data: Any, width: Any, height: Any, kind: Any, device_us: Any) -> None:
         self._data, self._width, self._height, self._kind = data, width, height, kind
         self._device_us, self._system_us = device_us, round(time.time() * 1e6)
 
-    def get_data(self):
+    def get_data(self) -> Any:
         """Flat bytes."""
         return self._data
 
-    def get_width(self):
+    def get_width(self) -> Any:
         """Pixels."""
         return self._width
 
-    def get_height(self):
+    def get_height(self) -> Any:
         """Pixels."""
         return self._height
 
-    def get_format(self):
+    def get_format(self) -> Any:
         """Pixel format."""
         return self._kind
 
-    def get_timestamp_us(self):
+    def get_timestamp_us(self) -> Any:
         """The device's clock."""
         return self._device_us
 
-    def get_system_timestamp_us(self):
+    def get_system_timestamp_us(self) -> Any:
         """When it arrived at the SDK, since 1970."""
         return self._system_us
 
@@ -144,10 +147,10 @@ class ColorFrame:
 class FrameSet:
     """What arrived together."""
 
-    def __init__(self, frame):
+    def __init__(self, frame: Any) -> None:
         self._frame = frame
 
-    def get_color_frame(self):
+    def get_color_frame(self) -> Any:
         """The colour one."""
         return self._frame
 
@@ -155,14 +158,14 @@ class FrameSet:
 class Pipeline:
     """A running device."""
 
-    def __init__(self, device):
+    def __init__(self, device: Any) -> None:
         self._count = 0
 
-    def get_stream_profile_list(self, sensor):
+    def get_stream_profile_list(self, sensor: Any) -> Any:
         """What the device offers."""
         return StreamProfileList()
 
-    def start(self, config):
+    def start(self, config: Any) -> None:
         """Starts it."""
         self._width, self._height, self._kind, fps = config.profile
         self._period_s = 1 / fps
@@ -172,12 +175,12 @@ class Pipeline:
         self._buffer[..., 0] = 200  # red
         self._due = time.monotonic()
 
-    def stop(self):
+    def stop(self) -> None:
         """Stops it."""
         if _trouble() == "unplugged":
             raise OBError("Device is deactivated/disconnected!")
 
-    def wait_for_frames(self, timeout_ms):
+    def wait_for_frames(self, timeout_ms: Any) -> Any:
         """The next picture, or ``None``: its green channel is the number of the picture."""
         if _trouble() in ("unplugged", "silent"):
             time.sleep(timeout_ms / 1000)
