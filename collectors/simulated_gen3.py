@@ -15,6 +15,7 @@ import numpy as np
 from lerobot.robots import Robot, RobotConfig
 from lerobot.utils.errors import DeviceAlreadyConnectedError, DeviceNotConnectedError
 
+from collectors.arm_interface import ArmCondition, ArmStopped
 from collectors.gen3_tasks import TASKS, split_task
 from collectors.gl_backend import choose_backend
 from pipeline.episode import ACTION_NAMES, CAMERAS, STATE_NAMES, action_from_dict, action_to_dict
@@ -73,6 +74,7 @@ class SimulatedGen3(Robot):
         self.config = config
         self.cameras: dict[str, Any] = {}  # camera devices; the simulated ones are part of the scene
         self.task = TASKS[0]
+        self._stopped: str | None = None
         self._world: World | None = None
         self._renderer: SceneRenderer | None = None
 
@@ -130,6 +132,8 @@ class SimulatedGen3(Robot):
     def prepare(self, task: str, seed: int) -> None:
         """Arm to its ready pose, cubes to poses drawn from ``seed`` alone; ``task`` is one of TASKS.
 
+        An arm that was stopped stays so.
+
         Raises ``InputError`` for an unknown task.
         """
         split_task(task)
@@ -139,6 +143,19 @@ class SimulatedGen3(Robot):
     def task_succeeded(self) -> bool:
         """Whether the prepared task is done at this moment. For scripted people only."""
         return self.world.task_succeeded(self.task)
+
+    @property
+    def condition(self) -> ArmCondition:
+        """Whether it was stopped; it has no faults of its own."""
+        return ArmCondition(stopped=self._stopped)
+
+    def emergency_stop(self) -> None:
+        """Refuses every action until :meth:`clear_faults`; the arm stands still, as time does."""
+        self._stopped = "emergency stop; clear it to go on"
+
+    def clear_faults(self) -> None:
+        """Takes actions again."""
+        self._stopped = None
 
     def get_observation(self) -> dict[str, Any]:
         """The flat observation: a float per ``STATE_NAMES``, uint8 (H, W, 3) RGB per camera."""
@@ -166,8 +183,10 @@ class SimulatedGen3(Robot):
 
         Speeds are clipped per axis; a velocity that would take the tool out of its box (0.25 to 0.72 m
         ahead, 0.35 m to either side, 0.014 to 0.45 m high) is reduced. Raises ``InputError`` for a
-        missing or non-finite component.
+        missing or non-finite component, ``ArmStopped`` after an emergency stop.
         """
+        if self._stopped is not None:
+            raise ArmStopped(f"simulated_gen3: {self._stopped}")
         missing = [name for name in ACTION_NAMES if name not in action]
         if missing:
             raise InputError(f"simulated_gen3: the action lacks {missing[0]!r}")
