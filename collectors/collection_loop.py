@@ -2,28 +2,40 @@
 
 Who drives is decided every frame: without a policy the operator; with a policy the policy, unless the
 operator's input says that a person has taken over. The operator's input itself takes over, at once;
-letting go hands back. The policy is asked on every frame, also while a person drives, so that the
-episode holds what it would have done.
+letting go hands back, and the policy then plans anew from where the arm is. The policy is asked on every
+frame, also while a person drives, so that the episode holds what it would have done.
 
 Inputs: a connected LeRobot ``Robot``, an operator (LeRobot ``Teleoperator`` with teleop events), a
-policy or none, a recorder or none. Output: an :class:`EpisodeSummary`; frames go to the recorder.
-On any exception the arm is sent a zero twist before the exception leaves.
+policy or none, a recorder or none, keys or none. Output: an :class:`EpisodeSummary`; frames go to the
+recorder. An arm that stops by itself (``ArmStopped``) ends the episode. On any other exception the arm is
+sent a zero twist before the exception leaves.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from lerobot.teleoperators.utils import TeleopEvents
 
+from collectors.arm_interface import ArmStopped, StoppableArm, capture_times_ns, lost_cameras
+from collectors.control_pace import LoopConfig, Pace, SimulatedClock
+from collectors.episode_log import End, EpisodeLog, EpisodeSummary
+from collectors.loop_interface import (
+    OperatorLike,
+    PlanningPolicy,
+    PolicyLike,
+    Recorder,
+    RobotLike,
+    give_feedback,
+    still,
+)
+from collectors.operator_keys import KeySource, OperatorKey
 from pipeline.episode import (
     ACTION_NAMES,
-    CAMERAS,
     Frame,
     Outcome,
     Source,
@@ -32,93 +44,19 @@ from pipeline.episode import (
     state_from_observation,
 )
 
-
-class RobotLike(Protocol):
-    """The part of LeRobot's ``Robot`` that the loop uses."""
-
-    def get_observation(self) -> dict[str, Any]:
-        """A flat observation: a float per state name, an H×W×3 uint8 image per camera."""
-        ...
-
-    def send_action(self, action: dict[str, Any]) -> dict[str, Any]:
-        """Sends an action and returns the one that was really sent."""
-        ...
-
-
-class OperatorLike(Protocol):
-    """The part of LeRobot's ``Teleoperator`` (with ``HasTeleopEvents``) that the loop uses."""
-
-    def get_action(self) -> dict[str, Any]:
-        """The action that the person asks for now."""
-        ...
-
-    def get_teleop_events(self) -> dict[TeleopEvents, bool]:
-        """Take-over, end of episode, success and failure keys."""
-        ...
-
-
-class PolicyLike(Protocol):
-    """Anything that turns an observation into a 7-D action."""
-
-    def act(self, observation: dict[str, Any]) -> np.ndarray:
-        """Float32 ``(7,)`` in the order of ``pipeline.episode.ACTION_NAMES``."""
-        ...
-
-
-class Recorder(Protocol):
-    """Where frames go; ``pipeline.episode_file.EpisodeWriter`` is one."""
-
-    def append(self, frame: Frame) -> None:
-        """Takes one frame."""
-        ...
-
-
-@dataclass(frozen=True)
-class LoopConfig:
-    """How an episode is paced and when it ends by itself.
-
-    ``real_time`` waits for the wall clock between steps, as a real arm needs; a simulator does not.
-    """
-
-    rate_hz: float = 10.0
-    max_steps: int = 80
-    real_time: bool = True
-
-    def __post_init__(self) -> None:
-        """Rejects a loop that could not run."""
-        if self.rate_hz <= 0:
-            raise ValueError(f"rate_hz is {self.rate_hz}; it must be above 0")
-        if self.max_steps < 1:
-            raise ValueError(f"max_steps is {self.max_steps}; it must be at least 1")
-
-
-@dataclass(frozen=True)
-class EpisodeSummary:
-    """What happened. ``mark`` is the operator's own success/failure key, ``None`` where none was pressed.
-
-    ``take_overs`` counts the times that a person took over from the policy; ``seconds`` is robot time.
-    """
-
-    steps: int
-    seconds: float
-    mark: Outcome | None
-    ended_by_operator: bool
-    take_overs: int
-    intervention_steps: int
-
-
-class SimulatedClock:
-    """Nanoseconds that advance by one control period a frame, so that simulated episodes are repeatable."""
-
-    def __init__(self, rate_hz: float, start_ns: int = 1_700_000_000_000_000_000) -> None:
-        """``start_ns`` is arbitrary: only differences mean something."""
-        self._period_ns = round(1e9 / rate_hz)
-        self._now_ns = start_ns
-
-    def __call__(self) -> int:
-        """The time of the next frame."""
-        self._now_ns += self._period_ns
-        return self._now_ns
+__all__ = [
+    "End",
+    "EpisodeLog",
+    "EpisodeSummary",
+    "LoopConfig",
+    "OperatorLike",
+    "PlanningPolicy",
+    "PolicyLike",
+    "Recorder",
+    "RobotLike",
+    "SimulatedClock",
+    "run_episode",
+]
 
 
 def run_episode(
@@ -129,53 +67,198 @@ def run_episode(
     policy: PolicyLike | None = None,
     recorder: Recorder | None = None,
     clock_ns: Callable[[], int] = time.time_ns,
+    keys: KeySource | None = None,
+    log: EpisodeLog | None = None,
+    on_step: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> EpisodeSummary:
-    """Runs one episode to its end: the operator ends it, or ``max_steps`` does."""
+    """Runs one episode to its end: the operator ends it, ``max_steps`` does, or the arm stops by itself.
+
+    ``log`` is kept up to date meanwhile, also where an exception leaves. ``on_step`` sees the observation
+    of every step, also of those of a pause; it must not wait.
+    """
+    log = EpisodeLog() if log is None else log
+    episode = _Episode(robot, operator, config, policy, recorder, clock_ns, keys, log, on_step)
     try:
-        return _run(robot, operator, config, policy, recorder, clock_ns)
-    except BaseException:
-        _hold_still(robot)
+        episode.run()
+    except ArmStopped as error:
+        log.end, log.why = End.ARM_STOPPED, str(error)
+        episode.read_keys()  # an emergency stop may have reached the arm before its key came here
+        episode.hold_still()
+    except KeyboardInterrupt:
+        log.end, log.why = End.STOPPED, "Ctrl-C"
+        episode.hold_still()
         raise
+    except BaseException as error:
+        log.end = End.ERROR
+        log.why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        episode.hold_still()
+        raise
+    finally:
+        episode.finish()
+    return log.summary(config.rate_hz)
 
 
-def _run(
-    robot: RobotLike,
-    operator: OperatorLike,
-    config: LoopConfig,
-    policy: PolicyLike | None,
-    recorder: Recorder | None,
-    clock_ns: Callable[[], int],
-) -> EpisodeSummary:
-    take_overs = intervention_steps = 0
-    person_drove = False
-    mark: Outcome | None = None
-    ended = False
-    step = 0
-    deadline = time.monotonic()
-    observation = robot.get_observation()
-    while True:
-        events = operator.get_teleop_events()
-        if events.get(TeleopEvents.TERMINATE_EPISODE, False):
-            mark, ended = _mark(events), True
-            break
-        if step == config.max_steps:
-            break
-        wanted = policy.act(observation) if policy is not None else None
-        person_drives = wanted is None or bool(events.get(TeleopEvents.IS_INTERVENTION, False))
-        command = operator.get_action() if person_drives or wanted is None else action_to_dict(wanted)
-        if policy is not None and person_drives:
-            intervention_steps += 1
-            take_overs += not person_drove
-        sent = robot.send_action(command)
-        if recorder is not None:
-            source = _source(policy is not None, person_drives)
-            recorder.append(_frame(observation, sent, wanted, source, clock_ns()))
-        person_drove = person_drives
-        step += 1
-        if config.real_time:
-            deadline = _wait_until(deadline + 1.0 / config.rate_hz)
-        observation = robot.get_observation()
-    return EpisodeSummary(step, step / config.rate_hz, mark, ended, take_overs, intervention_steps)
+class _Episode:
+    """One run of the loop."""
+
+    def __init__(
+        self,
+        robot: RobotLike,
+        operator: OperatorLike,
+        config: LoopConfig,
+        policy: PolicyLike | None,
+        recorder: Recorder | None,
+        clock_ns: Callable[[], int],
+        keys: KeySource | None,
+        log: EpisodeLog,
+        on_step: Callable[[Mapping[str, Any]], None] | None,
+    ) -> None:
+        self.robot, self.operator, self.policy, self.recorder = robot, operator, policy, recorder
+        self.config, self.clock_ns, self.log, self.on_step = config, clock_ns, log, on_step
+        own_keys = (operator,) if hasattr(operator, "take_keys") else ()
+        self.key_sources: tuple[KeySource, ...] = (*(() if keys is None else (keys,)), *own_keys)
+        self.pace = Pace(config.rate_hz) if config.real_time else None
+        self.person_drove = False
+        self.paused_at: float | None = None
+        self.observation: dict[str, Any] = {}
+        self.observed_ns = 0
+
+    def run(self) -> None:
+        if self.pace is not None:
+            self.pace.start()
+        self.observe()
+        while not self.is_over(events := self.events()):
+            if self.paused_at is None:
+                self.step(events)
+            else:
+                self.send(self.still())
+            if self.on_step is not None:
+                self.on_step(self.observation)
+            if self.pace is not None:
+                self.pace.wait()
+                self.log.rate_hz, self.log.overruns = self.pace.rate_hz, self.pace.overruns
+            self.observe()
+        if self.config.real_time:
+            self.hold_still()
+
+    def observe(self) -> None:
+        self.observation = self.robot.get_observation()
+        self.observed_ns = self.clock_ns()
+
+    def events(self) -> dict[TeleopEvents, bool]:
+        """Keys first, then what the teleoperator says; it feels the arm before it is asked."""
+        self.read_keys()
+        give_feedback(self.operator, self.observation, self.log.gripper_target)
+        return self.operator.get_teleop_events()
+
+    def read_keys(self) -> None:
+        for source in self.key_sources:
+            for key in source.take_keys():
+                self.take_key(key)
+
+    def take_key(self, key: OperatorKey) -> None:
+        log = self.log
+        match key:
+            case OperatorKey.EMERGENCY_STOP:
+                log.end = End.EMERGENCY_STOP
+                if isinstance(self.robot, StoppableArm):
+                    self.robot.emergency_stop()
+                else:
+                    self.hold_still()
+            case OperatorKey.SUCCESS | OperatorKey.FAILURE if log.end is None:
+                log.mark = Outcome.SUCCESS if key is OperatorKey.SUCCESS else Outcome.FAILURE
+                log.end = End.OPERATOR
+            case OperatorKey.DISCARD if log.end is not End.EMERGENCY_STOP:
+                log.end = End.DISCARDED
+            case OperatorKey.STOP:
+                log.stop_asked = True
+                log.end = log.end or End.STOPPED
+            case OperatorKey.PAUSE | OperatorKey.START:
+                self.pause_or_go_on(key)
+
+    def pause_or_go_on(self, key: OperatorKey) -> None:
+        if self.paused_at is None and key is OperatorKey.PAUSE:
+            self.paused_at = time.monotonic()
+        elif self.paused_at is not None:
+            self.end_pause()
+            if isinstance(self.policy, PlanningPolicy):
+                self.policy.drop_plan()
+        self.log.paused = self.paused_at is not None
+
+    def end_pause(self) -> None:
+        if self.paused_at is not None:
+            seconds = round(time.monotonic() - self.paused_at, 3)
+            self.log.pauses.append({"before_frame": self.log.steps, "seconds": seconds})
+            self.paused_at = None
+
+    def is_over(self, events: dict[TeleopEvents, bool]) -> bool:
+        log = self.log
+        if log.end is None and events.get(TeleopEvents.RERECORD_EPISODE, False):
+            log.end = End.DISCARDED
+        elif log.end is None and events.get(TeleopEvents.TERMINATE_EPISODE, False):
+            log.end, log.mark = End.OPERATOR, _mark(events)
+        elif log.end is None and log.steps == self.config.max_steps:
+            log.end = End.TIME
+        return log.end is not None
+
+    def step(self, events: dict[TeleopEvents, bool]) -> None:
+        """Decides who drives, sends the action and records the frame."""
+        policy, log = self.policy, self.log
+        person_drives = policy is None or bool(events.get(TeleopEvents.IS_INTERVENTION, False))
+        changed = policy is not None and person_drives != self.person_drove
+        if changed and not person_drives and isinstance(policy, PlanningPolicy):
+            policy.drop_plan()  # what it planned started from where the arm was before the person moved it
+        wanted = policy.act(self.observation) if policy is not None else None
+        if person_drives:
+            command = self.operator.get_action()
+        else:
+            command = self.still() if wanted is None else action_to_dict(wanted)
+            log.starved_steps += wanted is None
+        sent = self.send(command)
+        if changed and person_drives:
+            log.take_overs += 1
+            if isinstance(policy, PlanningPolicy):
+                policy.drop_plan()  # only now: this frame still tells what the person did not let it do
+        log.intervention_steps += policy is not None and person_drives
+        log.driver = _source(policy is not None, person_drives)
+        log.note_lost_cameras(lost_cameras(self.robot))
+        if self.recorder is not None:
+            self.recorder.append(self.frame(sent, wanted, log.driver))
+        self.person_drove = person_drives
+        log.steps += 1
+
+    def send(self, command: dict[str, Any]) -> dict[str, Any]:
+        self.log.gripper_target = float(command[ACTION_NAMES[-1]])
+        return self.robot.send_action(command)
+
+    def still(self) -> dict[str, Any]:
+        return still(self.observation, self.log.gripper_target)
+
+    def frame(self, sent: dict[str, Any], wanted: np.ndarray | None, source: Source) -> Frame:
+        observation = self.observation
+        images = {n: v for n, v in observation.items() if isinstance(v, np.ndarray) and v.ndim == 3}
+        return Frame(
+            state=state_from_observation(observation),
+            images=images,
+            action=action_from_dict(sent),
+            source=source,
+            timestamp_ns=self.observed_ns,
+            camera_timestamp_ns=capture_times_ns(self.robot, self.observed_ns, tuple(images)),
+            policy_action=wanted,
+        )
+
+    def hold_still(self) -> None:
+        """A best effort: the robot may be what failed, and its own watchdog is the guarantee."""
+        with contextlib.suppress(Exception):
+            if self.log.gripper_target is None and not self.observation:
+                self.observation = self.robot.get_observation()
+            self.robot.send_action(self.still())
+
+    def finish(self) -> None:
+        """Completes the log, whatever happened."""
+        self.end_pause()
+        if self.pace is not None:
+            self.log.pace = self.pace.report()
 
 
 def _source(has_policy: bool, person_drives: bool) -> Source:
@@ -190,39 +273,3 @@ def _mark(events: dict[TeleopEvents, bool]) -> Outcome | None:
     if events.get(TeleopEvents.FAILURE, False):
         return Outcome.FAILURE
     return None
-
-
-def _frame(
-    observation: dict[str, Any],
-    sent: dict[str, Any],
-    wanted: np.ndarray | None,
-    source: Source,
-    now_ns: int,
-) -> Frame:
-    images = {camera: observation[camera] for camera in CAMERAS if camera in observation}
-    return Frame(
-        state=state_from_observation(observation),
-        images=images,
-        action=action_from_dict(sent),
-        source=source,
-        timestamp_ns=now_ns,
-        camera_timestamp_ns=dict.fromkeys(images, now_ns),
-        policy_action=wanted,
-    )
-
-
-def _wait_until(deadline: float) -> float:
-    """Sleeps until ``deadline`` (monotonic seconds); a late loop drops the backlog instead of rushing."""
-    now = time.monotonic()
-    if now < deadline:
-        time.sleep(deadline - now)
-        return deadline
-    return now
-
-
-def _hold_still(robot: RobotLike) -> None:
-    """A best effort: the robot may be the very thing that failed, and its own watchdog is the guarantee."""
-    with contextlib.suppress(Exception):
-        action = np.zeros(len(ACTION_NAMES), dtype=np.float32)
-        action[-1] = robot.get_observation()["gripper.pos"]
-        robot.send_action(action_to_dict(action))

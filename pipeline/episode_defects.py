@@ -131,7 +131,8 @@ def _numbers(scan: Scan, info: EpisodeInfo) -> Found:
         message = f"source is none of the schema's in {frames_text(unknown)}"
         yield "fatal", Kind.ROWS if unfilled else Kind.NUMBERS, message, int(unknown[0]) if unfilled else None
     silent = np.flatnonzero((scan.sources == Source.POLICY) & ~np.isfinite(scan.policy_actions).all(axis=1))
-    if len(silent):
+    # While a policy that is too slow has nothing to say, the arm is held; the recorder counts these frames.
+    if len(silent) and len(silent) != info.extra.get("starved_steps"):
         message = f"the policy drove but its action is missing in {frames_text(silent)}"
         yield "warning", Kind.NUMBERS, message, None
 
@@ -151,6 +152,14 @@ def _implausible(scan: Scan) -> Found:
             yield "warning", Kind.NUMBERS, message, None
 
 
+def _after_pauses(info: EpisodeInfo) -> list[int]:
+    """The frames before which the operator paused, as the recorder noted it; a file may also say nonsense."""
+    pauses = info.extra.get("pauses")
+    entries = pauses if isinstance(pauses, list) else []
+    noted = [entry.get("before_frame") for entry in entries if isinstance(entry, dict)]
+    return [frame for frame in noted if isinstance(frame, int)]
+
+
 def _times(scan: Scan, info: EpisodeInfo) -> Found:
     steps = np.diff(scan.times_ns)
     backwards = np.flatnonzero(steps <= 0) + 1
@@ -160,6 +169,7 @@ def _times(scan: Scan, info: EpisodeInfo) -> Found:
         yield "fatal", Kind.TIME, f"its rate is {info.rate_hz:g} Hz", None
     else:
         gaps = np.flatnonzero(steps > GAP_PERIODS / info.rate_hz * 1e9) + 1
+        gaps = gaps[~np.isin(gaps, _after_pauses(info))]
         if len(gaps):
             message = f"a gap of up to {steps.max() / 1e9:.2f} s before {frames_text(gaps)}"
             yield "warning", Kind.TIME, message, None

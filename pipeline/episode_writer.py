@@ -8,6 +8,8 @@ leaves the ``.part``, in which everything up to the last flush can be read.
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import queue
 import threading
 import time
@@ -15,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import h5py
 import numpy as np
@@ -36,6 +38,13 @@ from pipeline.episode_layout import (
 )
 from pipeline.errors import Failure, InputError
 from pipeline.frame_codec import checked_copy, encode
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_SPARE_BYTES = 256 * 1024  # more than HDF5 needs besides the images to write a second and finish the file
+
+
+class _NoRoomError(OSError):
+    """There is too little room for what is to be written; nothing of it was written."""
 
 
 class EpisodeWriter:
@@ -86,10 +95,15 @@ class EpisodeWriter:
         self._written = 0
         self._fingerprint = Fingerprint()
         self._error: Exception | None = None
+        self._has_raised = False
+        self._abandoned = False
         self._closed = False
         self._published = False
         self._queue: queue.Queue[Frame | None] = queue.Queue(queue_size)
         self._file = self._create(replace_unfinished, foreign or {})
+        # Held open for as long as the file: HDF5 writes out a dataset when its last handle is freed, and an
+        # error in there is lost.
+        self._datasets = _datasets(self._file)
         self._thread = threading.Thread(target=self._run, name=f"episode-{info.id}", daemon=True)
         self._thread.start()
 
@@ -132,37 +146,48 @@ class EpisodeWriter:
         except queue.Full:
             self.dropped += 1
 
-    def close(self, operator_mark: str | None = None, truncated: bool = False) -> Path | None:
+    def close(
+        self,
+        operator_mark: str | None = None,
+        truncated: bool = False,
+        extra: Mapping[str, Any] | None = None,
+    ) -> Path | None:
         """Writes what is queued, then publishes the episode under its final name and returns that.
 
-        ``operator_mark`` is the operator's own success/failure key. An episode with no frame is
+        ``operator_mark`` is the operator's own success/failure key; ``extra`` is JSON that joins what
+        ``info.extra`` holds already, for what was only known at the end. An episode with no frame is
         discarded and ``None`` returned. Closing again changes nothing. Raises ``Failure`` if the
-        writer thread failed, leaving the ``.part`` for recovery.
+        writer thread failed, leaving the ``.part`` for recovery. Of a disk that was about to be full it
+        raises only if :meth:`append` could not, and the episode is kept up to there, as truncated.
         """
         if self._closed:
             return self.path if self._published else None
         self._stop()
-        if self._error is not None:
-            with contextlib.suppress(
-                OSError, RuntimeError
-            ):  # a full disk fails again here, and has been reported
-                self._file.close()
+        if self._abandoned:
             self._raise_error()
+        truncated = truncated or self._error is not None
         if not self._written:
             self._file.close()
             self._part.unlink()
+            self._raise_error(again=False)
             return None
         mark = self.info.operator_mark if operator_mark is None else operator_mark
-        self.info = replace(self.info, operator_mark=mark, truncated=truncated or self.info.truncated)
+        self.info = replace(
+            self.info,
+            operator_mark=mark,
+            truncated=truncated or self.info.truncated,
+            extra={**self.info.extra, **(extra or {})},
+        )
         try:
             finish(self._file, self.info, self._fingerprint, self.dropped)
             self._file.close()
         except (OSError, RuntimeError) as error:  # h5py raises either, depending on where HDF5 failed
-            raise Failure(f"could not finish {self._part}: {error}") from error
+            raise Failure(self._unwritable(error)) from error
         if self.path.exists():
             raise Failure(f"{self.path} appeared while it was recorded; {self._part} holds the recording")
         publish(self._part, self.path)
         self._published = True
+        self._raise_error(again=False)
         return self.path
 
     def discard(self) -> None:
@@ -191,9 +216,33 @@ class EpisodeWriter:
         except Failure as second:
             error.add_note(f"and the episode could not be closed: {second}")
 
-    def _raise_error(self) -> None:
-        if self._error is not None:
-            raise Failure(f"could not write {self._part}: {self._error}") from self._error
+    def _raise_error(self, *, again: bool = True) -> None:
+        if self._error is not None and (again or not self._has_raised):
+            self._has_raised = True
+            raise Failure(self._unwritable(self._error)) from self._error
+
+    def _unwritable(self, error: Exception) -> str:
+        """One line for the operator; HDF5's own runs over several and does not say what to do."""
+        reason = " ".join(str(error).split())
+        full = [code for code in _FULL if f"errno = {code}," in reason or getattr(error, "errno", 0) == code]
+        if full:
+            repair = "then 'recap episodes check --repair' recovers it"
+            kept = repair if self._abandoned else "the episode is kept as far as it went"
+            reason = f"{os.strerror(full[0])}; free some space, {kept}"
+        return f"could not write {self._part}: {reason}"
+
+    def _abandon(self) -> None:
+        """Leaves the file as it is after a write that failed.
+
+        HDF5 would try to write the rest again and again, with every object that is freed, and can crash
+        over it when the process ends. So it is given nothing to fail on: a file that takes everything.
+        """
+        self._abandoned = True
+        with contextlib.suppress(OSError, RuntimeError, ValueError):
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nowhere, self._file.id.get_vfd_handle())
+            os.close(nowhere)
+            self._file.close()
 
     def _stop(self) -> None:
         self._closed = True
@@ -223,11 +272,17 @@ class EpisodeWriter:
                     rows = []
                     next_flush = time.monotonic() + self._flush_interval_s
             except Exception as error:  # whatever it is, the thread that appends must learn of it
+                if not isinstance(error, _NoRoomError):
+                    self._abandon()
                 self._error = error
 
     def _flush(self, rows: list[Row]) -> None:
         if not rows:
             return
+        free = os.statvfs(self._part.parent)
+        wanted = sum(jpeg.nbytes for row in rows for jpeg in row.jpegs.values()) + _SPARE_BYTES
+        if free.f_bavail * free.f_frsize < wanted:
+            raise _NoRoomError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if not self._written:
             write_image_shapes(self._file, self._image_shapes)
         self._file.attrs["dropped"] = self.dropped
@@ -237,3 +292,9 @@ class EpisodeWriter:
         for row in rows:
             self._fingerprint.update(row)
         self._written += len(rows)
+
+
+def _datasets(file: h5py.File) -> list[h5py.Dataset]:
+    found: list[h5py.Dataset] = []
+    file.visititems(lambda _, item: found.append(item) if isinstance(item, h5py.Dataset) else None)
+    return found

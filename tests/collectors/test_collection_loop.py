@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from lerobot.teleoperators.utils import TeleopEvents
 
-from collectors.collection_loop import LoopConfig, SimulatedClock, run_episode
+from collectors.collection_loop import End, EpisodeLog, LoopConfig, SimulatedClock, run_episode
+from collectors.operator_keys import OperatorKey
 from pipeline.episode import ACTION_NAMES, STATE_NAMES, Frame, Outcome, Source
+from tests.collectors.moving_arm import Hand, MovingArm
 
 LIMIT = 0.2
 
@@ -138,3 +140,114 @@ def test_a_loop_that_cannot_run_is_refused(bad: dict[str, Any]) -> None:
     """Contradictions fail when the configuration is built."""
     with pytest.raises(ValueError, match="must be"):
         LoopConfig(**bad)
+
+
+class Keys:
+    """Presses a key when so many looks have been taken."""
+
+    def __init__(self, script: dict[int, list[OperatorKey]]) -> None:
+        """``script`` maps the number of a look, from 0, to the keys that were pressed before it."""
+        self.script, self.looks = script, -1
+
+    def take_keys(self) -> list[OperatorKey]:
+        """Called once a step."""
+        self.looks += 1
+        return self.script.get(self.looks, [])
+
+
+class Chunks(Backward):
+    """A policy that counts up from its latest plan on."""
+
+    def __init__(self) -> None:
+        """Nothing is planned."""
+        self.dropped: list[int] = []
+        self.since = 0
+
+    def act(self, observation: dict[str, Any]) -> np.ndarray:
+        """Hundredths since the plan began."""
+        self.asked += 1
+        self.since += 1
+        return np.full(7, self.since / 100, np.float32)
+
+    def drop_plan(self) -> None:
+        """Begins again with the next observation."""
+        self.dropped.append(self.asked)
+        self.since = 0
+
+
+def test_the_policy_plans_anew_from_where_the_person_left_the_arm() -> None:
+    """The step of the take-over is the person's and still shows the old plan; both edges end a plan."""
+    frames, policy = Frames(), Chunks()
+    run_episode(PointRobot(), Person(range(3, 6)), FAST, policy=policy, recorder=frames)
+    assert policy.dropped == [4, 6]
+    wanted = [round(float(f.policy_action[0]) * 100) for f in frames if f.policy_action is not None]
+    assert wanted == [1, 2, 3, 4, 1, 2, 1, 2, 3, 4]
+    assert float(frames[3].action[0]) == pytest.approx(LIMIT)
+
+
+def test_a_policy_without_an_action_holds_still() -> None:
+    """Zero twist, the gripper as it was told last; counted, and not passed off as the policy's wish."""
+
+    class Starving(Backward):
+        def act(self, observation: dict[str, Any]) -> np.ndarray | None:  # type: ignore[override]  # on purpose
+            self.asked += 1
+            return None if 3 <= self.asked < 6 else np.full(7, 0.1, np.float32)
+
+    frames, log = Frames(), EpisodeLog()
+    summary = run_episode(PointRobot(), Person(), FAST, policy=Starving(), recorder=frames, log=log)
+    assert summary.starved_steps == 3 and log.extra() == {"starved_steps": 3}
+    held = frames[2:5]
+    assert all(not f.action[:6].any() and f.action[6] == np.float32(0.1) for f in held)
+    assert all(f.policy_action is None and f.source is Source.POLICY for f in held)
+
+
+@pytest.mark.parametrize(
+    ("key", "end", "mark", "truncated"),
+    [
+        (OperatorKey.SUCCESS, End.OPERATOR, Outcome.SUCCESS, False),
+        (OperatorKey.FAILURE, End.OPERATOR, Outcome.FAILURE, False),
+        (OperatorKey.DISCARD, End.DISCARDED, None, True),
+        (OperatorKey.STOP, End.STOPPED, None, True),
+        (OperatorKey.EMERGENCY_STOP, End.EMERGENCY_STOP, None, True),
+    ],
+)
+def test_keys_end_the_episode(key: OperatorKey, end: End, mark: Outcome | None, truncated: bool) -> None:
+    summary = run_episode(PointRobot(), Person(), FAST, keys=Keys({4: [key]}))
+    assert (summary.steps, summary.end, summary.mark) == (4, end, mark)
+    assert summary.truncated is truncated and summary.ended_by_operator
+    assert summary.stop_asked is (key is OperatorKey.STOP)
+
+
+def test_an_emergency_stop_goes_before_every_other_key_and_stops_any_arm() -> None:
+    robot = PointRobot()
+    keys = Keys({2: [OperatorKey.SUCCESS, OperatorKey.EMERGENCY_STOP]})
+    assert run_episode(robot, Person(), FAST, keys=keys).end is End.EMERGENCY_STOP
+    assert not any(robot.sent[-1][n] for n in ACTION_NAMES[:6])
+    arm = MovingArm()
+    summary = run_episode(arm, Hand(), LoopConfig(100.0, 50), keys=Keys({5: [OperatorKey.EMERGENCY_STOP]}))
+    assert (summary.end, arm.emergency_stops, summary.steps) == (End.EMERGENCY_STOP, 1, 5)
+    assert not arm.is_moving()
+
+
+def test_a_pause_records_nothing_and_holds_the_arm() -> None:
+    frames, log = Frames(), EpisodeLog()
+    keys = Keys({3: [OperatorKey.PAUSE], 7: [OperatorKey.START], 11: [OperatorKey.SUCCESS]})
+    robot = PointRobot()
+    clock = SimulatedClock(10.0)
+    policy = Chunks()
+    summary = run_episode(
+        robot, Person(), FAST, policy=policy, recorder=frames, keys=keys, log=log, clock_ns=clock
+    )
+    assert (summary.steps, len(frames), len(robot.sent)) == (7, 7, 11)
+    assert all(not any(sent[n] for n in ACTION_NAMES[:6]) for sent in robot.sent[3:7])
+    assert np.diff([f.timestamp_ns for f in frames]).tolist() == [10**8] * 2 + [5 * 10**8] + [10**8] * 3
+    assert [pause["before_frame"] for pause in log.extra()["pauses"]] == [3]
+    assert policy.dropped == [3]
+
+
+def test_a_pause_is_ended_with_its_episode() -> None:
+    log = EpisodeLog()
+    keys = Keys({3: [OperatorKey.PAUSE], 6: [OperatorKey.PAUSE, OperatorKey.PAUSE], 8: [OperatorKey.FAILURE]})
+    summary = run_episode(PointRobot(), Person(), FAST, keys=keys, log=log)
+    assert (summary.mark, summary.steps) == (Outcome.FAILURE, 3)
+    assert [pause["before_frame"] for pause in log.pauses] == [3, 3]

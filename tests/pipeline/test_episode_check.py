@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -233,3 +234,23 @@ def test_progress_is_reported_for_each_file(tmp_path: Path) -> None:
     said: list[tuple[int, int]] = []
     lab.check(workers=2, report=lambda done, total: said.append((done, total)))
     assert said == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_a_pause_that_the_recorder_noted_is_no_gap_and_others_are(tmp_path: Path) -> None:
+    frames = [
+        replace(frame, timestamp_ns=frame.timestamp_ns + 10**10 * (i >= 5) + 10**10 * (i >= 9))
+        for i, frame in enumerate(make_frames(20))
+    ]
+    path = recorded(tmp_path, frames, extra={"pauses": [{"before_frame": 5, "seconds": 10.0}]})
+    [gap] = found(path, Kind.TIME)
+    assert "before frame 9" in gap.message and "10.10 s" in gap.message
+
+
+@pytest.mark.parametrize("nonsense", [3, "5", {"before_frame": 5}, [5], [{"before_frame": "5"}], [{}], None])
+def test_pauses_that_are_none_hide_nothing(tmp_path: Path, nonsense: Any) -> None:
+    frames = [
+        replace(frame, timestamp_ns=frame.timestamp_ns + 10**10 * (i >= 5))
+        for i, frame in enumerate(make_frames(20))
+    ]
+    [gap] = found(recorded(tmp_path, frames, extra={"pauses": nonsense}), Kind.TIME)
+    assert "before frame 5" in gap.message

@@ -137,6 +137,17 @@ def test_close_publishes_and_marks(tmp_path: Path) -> None:
         writer.append(make_frames(1)[0])
 
 
+def test_what_is_only_known_at_the_end_joins_the_extra(tmp_path: Path) -> None:
+    writer = EpisodeWriter(tmp_path / "e0001.h5", make_info(extra={"scene_seed": 3, "a": 1}))
+    writer.append(make_frames(1)[0])
+    writer.close(extra={"cameras_lost": {"wrist": {"first_frame": 7, "why": "unplugged"}}, "a": 2})
+    assert read_entry(tmp_path / "e0001.h5").info.extra == {
+        "scene_seed": 3,
+        "a": 2,
+        "cameras_lost": {"wrist": {"first_frame": 7, "why": "unplugged"}},
+    }
+
+
 def test_an_exception_closes_the_episode_as_truncated(tmp_path: Path) -> None:
     path = tmp_path / "e0001.h5"
     with pytest.raises(RuntimeError, match="arm lost"), EpisodeWriter(path, make_info()) as writer:

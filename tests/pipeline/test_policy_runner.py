@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from lerobot.policies.factory import get_policy_class, make_policy_config, make_pre_post_processors
 from lerobot.utils.constants import ACTION
 
-from pipeline.episode import STATE_NAMES
+from pipeline.episode import ACTION_NAMES, STATE_NAMES
 from pipeline.errors import InputError
 from pipeline.policy.checkpoint import Checkpoint
 from pipeline.policy.configuration_gen3_vla import Gen3VLAConfig, gen3_features
@@ -97,6 +98,68 @@ def test_a_chunk_is_executed_before_the_next_is_predicted(checkpoint: Path) -> N
     assert not np.array_equal(first[4], second[4])
 
 
+def test_a_plan_is_the_whole_chunk_that_act_would_begin(checkpoint: Path) -> None:
+    runner = PolicyRunner(checkpoint)
+    runner.reset(TASK, 5)
+    chunk = runner.plan(observation(0))
+    assert chunk.shape == (8, 7) and chunk.dtype == np.float32
+    assert runner.execute_steps == 4
+    runner.reset(TASK, 5)
+    acted = np.stack([runner.act(observation(0)) for _ in range(4)])
+    np.testing.assert_allclose(chunk[:4], acted, atol=1e-6)
+    runner.reset(TASK, 5)
+    before = torch.get_rng_state()
+    again = [runner.plan(observation(0)), runner.plan(observation(0))]
+    assert np.array_equal(again[0], chunk) and not np.array_equal(again[1], chunk), "its own random numbers"
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_dropped_plan_is_made_again_from_the_next_observation(checkpoint: Path) -> None:
+    runner = PolicyRunner(checkpoint)
+    runner.reset(TASK, 0)
+    runner.act(observation(0))
+    kept = runner.act(observation(7))
+    runner.reset(TASK, 0)
+    runner.act(observation(0))
+    runner.drop_plan()
+    anew = runner.act(observation(7))
+    assert not np.array_equal(kept, anew)
+    runner.reset(TASK, 0)
+    runner.act(observation(0))
+    runner.drop_plan()
+    assert np.array_equal(runner.act(observation(7)), anew), "repeatable"
+
+
+def features(**changes: Any) -> dict[str, Any]:
+    robot: dict[str, Any] = dict.fromkeys(STATE_NAMES, float) | dict.fromkeys(
+        ("table", "wrist"), (480, 640, 3)
+    )
+    return {name: kind for name, kind in {**robot, **changes}.items() if kind is not None}
+
+
+def test_a_robot_that_does_not_fit_is_refused_in_one_line(checkpoint: Path) -> None:
+    runner = PolicyRunner(checkpoint)
+    runner.check_robot(features(left=(10, 10, 3)), dict.fromkeys(ACTION_NAMES, float))
+    for robot, actions, message in (
+        (features(wrist=None), None, "needs camera 'wrist', the robot has"),
+        (features(**{"tool.z": None}), None, "needs 'tool.z'"),
+        (features(), {"joint_1.pos": float}, "gives 'tool.vx'"),
+    ):
+        with pytest.raises(InputError, match=message) as caught:
+            runner.check_robot(robot, actions)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_of_other_actions_is_refused(tmp_path: Path) -> None:
+    inputs, outputs = gen3_features(84)
+    outputs = {ACTION: replace(outputs[ACTION], shape=(6,))}
+    config = Gen3VLAConfig(input_features=inputs, output_features=outputs, device="cpu")
+    stats = {ACTION: {name: values[:6] for name, values in STATS[ACTION].items()}}
+    Checkpoint(Gen3VLAPolicy(config), *make_pre_post_processors(config, dataset_stats=stats)).save(tmp_path)
+    with pytest.raises(InputError, match=r"actions of shape \(6,\)"):
+        PolicyRunner(tmp_path).check_robot(features())
+
+
 def test_images_of_another_size_are_resized(checkpoint: Path) -> None:
     runner = PolicyRunner(checkpoint)
     small = observation()
@@ -148,6 +211,9 @@ def test_another_lerobot_policy_runs_too(tmp_path: Path) -> None:
     }
     Checkpoint(policy, *make_pre_post_processors(config, dataset_stats=stats)).save(tmp_path)
     assert drive(PolicyRunner(tmp_path), seed=0, steps=3).shape == (3, 7)
+    runner = PolicyRunner(tmp_path)
+    runner.reset(TASK)
+    assert runner.plan(observation()).shape == (4, 7) and runner.execute_steps == 2
     with pytest.raises(InputError, match="guidance"):
         PolicyRunner(tmp_path, guidance=2.0)
 

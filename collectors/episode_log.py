@@ -1,0 +1,116 @@
+"""What happens during an episode, noted while it runs: kept also where the episode breaks off."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from collectors.control_pace import PaceReport
+from pipeline.episode import Outcome, Source
+
+
+class End(StrEnum):
+    """Why an episode ended; the value is the word in ``EpisodeInfo.extra`` and on the screen."""
+
+    OPERATOR = "ended by the operator"
+    TIME = "time was up"
+    DISCARDED = "discarded by the operator"
+    STOPPED = "session stopped by the operator"
+    EMERGENCY_STOP = "emergency stop"
+    ARM_STOPPED = "the arm stopped"
+    ERROR = "broken off by an error"
+
+
+# After these the attempt was over; after the others the recording says that it was cut short.
+_WHOLE = (End.OPERATOR, End.TIME)
+
+
+@dataclass(frozen=True)
+class EpisodeSummary:
+    """What happened. ``mark`` is the operator's own success/failure key, ``None`` where none was pressed.
+
+    ``take_overs`` counts the times that a person took over from the policy; ``seconds`` is robot time.
+    ``why`` says more of an ``end`` that was not asked for. ``stop_asked``: the operator wants no more
+    episodes. ``starved_steps``: the policy drove but had no action, and the arm was held still.
+    """
+
+    steps: int
+    seconds: float
+    mark: Outcome | None
+    ended_by_operator: bool
+    take_overs: int
+    intervention_steps: int
+    end: End = End.TIME
+    why: str | None = None
+    stop_asked: bool = False
+    starved_steps: int = 0
+    pace: PaceReport = field(default_factory=PaceReport)
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the episode was cut short."""
+        return self.end not in _WHOLE
+
+
+@dataclass
+class EpisodeLog:
+    """The same while the episode runs, plus what goes into its file's ``extra``."""
+
+    steps: int = 0
+    mark: Outcome | None = None
+    take_overs: int = 0
+    intervention_steps: int = 0
+    starved_steps: int = 0
+    stop_asked: bool = False
+    end: End | None = None
+    why: str | None = None
+    driver: Source | None = None
+    paused: bool = False
+    gripper_target: float | None = None  # the latest sent, also of before the episode
+    pauses: list[dict[str, float]] = field(default_factory=list)
+    cameras_lost: dict[str, dict[str, Any]] = field(default_factory=dict)
+    rate_hz: float = 0.0  # measured lately
+    overruns: int = 0
+    pace: PaceReport | None = None  # only of an episode in real time, at its end
+
+    def note_lost_cameras(self, lost: dict[str, str]) -> None:
+        """Notes with which frame a camera was lost or came back, and why; call it before each frame."""
+        for camera, why in lost.items():
+            known = self.cameras_lost.setdefault(camera, {"first_frame": self.steps, "why": why})
+            known.pop("back_at_frame", None)
+        for camera, known in self.cameras_lost.items():
+            if camera not in lost:
+                known.setdefault("back_at_frame", self.steps)
+
+    def extra(self) -> dict[str, Any]:
+        """Marks for ``EpisodeInfo.extra``; none for an uneventful episode in simulated time."""
+        marks: dict[str, Any] = {}
+        if self.end is not None and self.end not in _WHOLE:
+            marks["ended"] = {"by": self.end.value} | ({} if self.why is None else {"why": self.why})
+        if self.pauses:
+            marks["pauses"] = [dict(pause) for pause in self.pauses]
+        if self.cameras_lost:
+            marks["cameras_lost"] = {camera: dict(known) for camera, known in self.cameras_lost.items()}
+        if self.starved_steps:
+            marks["starved_steps"] = self.starved_steps
+        if self.pace is not None:
+            marks["pace"] = self.pace.as_json()
+        return marks
+
+    def summary(self, rate_hz: float) -> EpisodeSummary:
+        """The end of an episode at ``rate_hz``."""
+        end = self.end or End.TIME
+        return EpisodeSummary(
+            steps=self.steps,
+            seconds=self.steps / rate_hz,
+            mark=self.mark,
+            ended_by_operator=end in (End.OPERATOR, End.DISCARDED, End.STOPPED, End.EMERGENCY_STOP),
+            take_overs=self.take_overs,
+            intervention_steps=self.intervention_steps,
+            end=end,
+            why=self.why,
+            stop_asked=self.stop_asked,
+            starved_steps=self.starved_steps,
+            pace=self.pace or PaceReport(),
+        )

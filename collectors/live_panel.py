@@ -1,0 +1,203 @@
+"""How a session's state looks: words, colours and their order on the operator's screen."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from collectors.operator_keys import OperatorKey
+from collectors.telemetry import Phase, Snapshot
+from pipeline.episode import Source
+
+LOW_DISK_BYTES = 20 * 10**9  # some hours of two cameras
+VERY_LOW_DISK_BYTES = 5 * 10**9
+
+_BANNERS: dict[Phase, tuple[str, str, str]] = {
+    Phase.WAITING: (
+        "READY",
+        "bold black on grey82",
+        "nothing is recorded · the arm follows you · ENTER starts",
+    ),
+    Phase.RUNNING: ("● RECORDING", "bold white on dark_green", ""),
+    Phase.PAUSED: (
+        "PAUSED",
+        "bold black on rgb(230,180,0)",
+        "nothing is recorded · the arm holds still · P goes on",
+    ),
+    Phase.STOPPED: (
+        "ARM STOPPED",
+        "bold white on rgb(190,0,0)",
+        "it takes no commands until you clear the fault: C",
+    ),
+    Phase.ENDED: ("ENDED", "bold white on grey37", "the session is over"),
+}
+_DRIVER_STYLES: dict[Source | None, str] = {
+    Source.POLICY: "bold white on rgb(0,95,135)",
+    Source.INTERVENTION: "bold white on dark_magenta",
+}
+_USEFUL_KEYS: dict[Phase, tuple[OperatorKey, ...]] = {
+    Phase.WAITING: (OperatorKey.START, OperatorKey.STOP, OperatorKey.EMERGENCY_STOP),
+    Phase.RUNNING: (
+        OperatorKey.SUCCESS,
+        OperatorKey.FAILURE,
+        OperatorKey.DISCARD,
+        OperatorKey.PAUSE,
+        OperatorKey.STOP,
+        OperatorKey.EMERGENCY_STOP,
+    ),
+    Phase.PAUSED: (
+        OperatorKey.PAUSE,
+        OperatorKey.SUCCESS,
+        OperatorKey.FAILURE,
+        OperatorKey.DISCARD,
+        OperatorKey.STOP,
+        OperatorKey.EMERGENCY_STOP,
+    ),
+    Phase.STOPPED: (OperatorKey.CLEAR_FAULTS, OperatorKey.STOP, OperatorKey.EMERGENCY_STOP),
+    Phase.ENDED: (),
+}
+
+
+def panel(snapshot: Snapshot, key_help: str) -> RenderableType:
+    """The whole view; about ten lines, as wide as the terminal."""
+    content = Group(
+        _banner(snapshot),
+        Padding(_figures(snapshot), (1, 1, 0, 1)),
+        Padding(_condition(snapshot), (1, 1)),
+        Rule(style="grey37"),
+        Padding(_keys(snapshot.phase, key_help), (0, 1)),
+    )
+    return Panel(
+        content, title=Text(f" {snapshot.task} ", style="bold default"), padding=0, border_style="grey50"
+    )
+
+
+def driver_words(snapshot: Snapshot) -> str:
+    """Who chose the latest action."""
+    match snapshot.driver:
+        case Source.TELEOP:
+            return "you drive"
+        case Source.POLICY:
+            return "the policy drives"
+        case Source.INTERVENTION:
+            return "YOU have taken over"
+    return "the arm holds still"
+
+
+def progress_words(snapshot: Snapshot) -> str:
+    """Time and figures of the episode in one line."""
+    words = [
+        f"episode {snapshot.episode}",
+        _clock(snapshot.seconds),
+        f"{snapshot.frames} frames",
+        f"{snapshot.rate_hz:.1f} of {snapshot.wanted_rate_hz:g} Hz",
+        f"{snapshot.overruns} late",
+        f"{snapshot.dropped} dropped",
+    ]
+    if snapshot.starved:
+        words.append(f"{snapshot.starved} without a plan")
+    return " · ".join(words)
+
+
+def free_disk(snapshot: Snapshot) -> str:
+    """The room on the disk, in GB as disks are sold."""
+    return f"{snapshot.disk_free_bytes / 1e9:.0f} GB free"
+
+
+def problems(snapshot: Snapshot) -> list[str]:
+    """What is not as it should be, in words, the worst first; empty when all is well."""
+    found = [snapshot.stopped] if snapshot.stopped is not None else []
+    found += [f"camera {name}: {why}" for name, why in sorted(snapshot.lost_cameras.items())]
+    if snapshot.lost_device is not None:
+        found.append(f"input device: {snapshot.lost_device}")
+    if snapshot.dropped:
+        found.append("frames are being lost: the disk is too slow for the cameras")
+    if 0 < snapshot.disk_free_bytes < LOW_DISK_BYTES:
+        found.append(f"the disk is nearly full: {free_disk(snapshot)}")
+    found += snapshot.limits
+    return found
+
+
+def _banner(snapshot: Snapshot) -> RenderableType:
+    word, style, hint = _BANNERS[snapshot.phase]
+    if snapshot.phase is Phase.RUNNING:
+        style = _DRIVER_STYLES.get(snapshot.driver, style)
+        hint = driver_words(snapshot)
+        word = f"{word}  episode {snapshot.episode}  {_clock(snapshot.seconds)}"
+    row = Table.grid(expand=True, padding=(0, 2))
+    row.add_column(no_wrap=True)
+    row.add_column(justify="right")
+    row.add_row(Text(word), Text(hint))
+    return Padding(row, (0, 1), style=style)
+
+
+def _figures(snapshot: Snapshot) -> RenderableType:
+    """Small headings over their figures; those of the arm's loop are the latest episode's."""
+    of_wanted = "" if snapshot.wanted is None else f" of {snapshot.wanted}"
+    disk = snapshot.disk_free_bytes
+    disk_style = (
+        "green" if disk >= LOW_DISK_BYTES else "yellow" if disk >= VERY_LOW_DISK_BYTES else "bold red"
+    )
+    cells = [
+        ("episodes kept", f"{snapshot.done}{of_wanted}", "bold"),
+        ("rate", f"{snapshot.rate_hz:.1f} of {snapshot.wanted_rate_hz:g} Hz", _rate_style(snapshot)),
+        ("late steps", str(snapshot.overruns), "yellow" if snapshot.overruns else "green"),
+        ("dropped frames", str(snapshot.dropped), "bold red" if snapshot.dropped else "green"),
+        ("disk", free_disk(snapshot), disk_style),
+    ]
+    if not snapshot.frames and snapshot.phase is not Phase.RUNNING:  # nothing was measured yet
+        cells = [cells[0], cells[-1]]
+    grid = Table.grid(padding=(0, 3))
+    for _ in cells:
+        grid.add_column(no_wrap=True)
+    grid.add_row(*(Text(name, style="grey62") for name, _, _ in cells))
+    grid.add_row(*(Text(value, style=style) for _, value, style in cells))
+    return grid
+
+
+def _rate_style(snapshot: Snapshot) -> str:
+    if snapshot.phase is not Phase.RUNNING or not snapshot.wanted_rate_hz:
+        return "default"
+    share = snapshot.rate_hz / snapshot.wanted_rate_hz
+    return "green" if share > 0.97 else "yellow" if share > 0.9 else "bold red"
+
+
+def _condition(snapshot: Snapshot) -> RenderableType:
+    known = problems(snapshot)
+    lines = [Text(f"▲ {problem}", style="bold yellow") for problem in known]
+    if snapshot.stopped is not None:
+        lines[0] = Text(f"■ {snapshot.stopped}", style="bold red")
+    if not lines and snapshot.phase is not Phase.ENDED:
+        lines = [Text("✓ arm and cameras are well", style="green")]
+    if snapshot.starved:
+        lines.append(
+            Text(f"the policy was too slow for {snapshot.starved} steps: the arm held still", "yellow")
+        )
+    if snapshot.message and snapshot.message not in known:
+        lines.append(Text(snapshot.message))
+    return Group(*lines)
+
+
+def _keys(phase: Phase, key_help: str) -> Text:
+    """The part of the key help that does something now; an entry ends with what the key is called."""
+    line = Text()
+    by_length = sorted(OperatorKey, key=lambda key: -len(key.value))  # "emergency stop" before "stop"
+    for entry in key_help.split(" · "):
+        key = next((key for key in by_length if entry.endswith(f" {key.value}")), None)
+        if key is not None and key not in _USEFUL_KEYS[phase]:
+            continue
+        line.append(" · " if line else "", style="grey37")
+        if key is None:
+            line.append(entry)
+        else:
+            style = "bold red" if key is OperatorKey.EMERGENCY_STOP else "bold cyan"
+            line.append(entry[: -len(key.value)], style=style).append(key.value)
+    return line
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -1,0 +1,235 @@
+"""Lets a policy think in a thread of its own, so that a slow one never delays the control loop.
+
+The loop gives :meth:`RunAhead.act` each observation and gets the action for that step at once; meanwhile the
+thread asks the planner for the next chunk, from the newest observation. A chunk that was planned from the
+observation of step ``k`` says what to do at steps ``k``, ``k + 1``, ...: when it arrives at step ``m``, the
+actions before ``m`` are past and are skipped. The next chunk is asked for so early that, at the latency
+measured lately, it arrives when ``execute_steps`` actions of the present one are done.
+
+Where no action is left the loop holds the arm still. Such steps do not count: an arm that stood still is
+where the plan believes it to be, so a chunk that comes too late is begun where it was left off, and a policy
+slower than its own chunks moves the arm by fits and starts rather than never.
+
+Two chunks are joined by sliding linearly, over ``blend_steps`` steps, from what the old one says for a step
+to what the new one says for it (the twist; the gripper switches at once, since half-closed is neither).
+With 0 it is a plain switch.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+
+from pipeline.episode import ACTION_NAMES
+from pipeline.errors import Failure, InputError
+
+_LOG = logging.getLogger(__name__)
+_LATENCIES = 5  # of so many latest calls the slowest is expected of the next
+_STOP_TIMEOUT_S = 5.0  # for a call that is going on; the thread ends with the process at the latest
+
+
+class Planner(Protocol):
+    """A policy that gives whole chunks of actions; all calls come from one thread."""
+
+    def reset(self, task: str, seed: int | None = None) -> None:
+        """Starts an episode of ``task`` (bare text)."""
+        ...
+
+    def plan(self, observation: dict[str, Any]) -> np.ndarray:
+        """Float32 ``(n, 7)``: the actions for this control step and those that follow, ``n`` ≥ 1."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Actions (n, 7) for the steps from ``first_step`` on; wanted again from ``renew_step`` on."""
+
+    first_step: int
+    actions: np.ndarray
+    renew_step: int
+
+    def at(self, step: int) -> np.ndarray | None:
+        """The action for ``step``, if it has one."""
+        index = step - self.first_step
+        return self.actions[index] if 0 <= index < len(self.actions) else None
+
+
+class RunAhead:
+    """A :class:`Planner` as a policy for the collection loop; a context manager that owns the thread.
+
+    Nothing here waits for the planner. What it raises comes out of the next :meth:`act`.
+    """
+
+    def __init__(
+        self, planner: Planner, rate_hz: float, *, execute_steps: int | None = None, blend_steps: int = 0
+    ) -> None:
+        """``rate_hz`` is the loop's. Starts nothing yet.
+
+        ``execute_steps`` of each chunk are executed before the next one replaces it: by default as many
+        as the planner says of itself (an attribute of that name), else half of the chunk.
+        """
+        if execute_steps is not None and execute_steps < 1:
+            raise InputError(f"execute_steps is {execute_steps}; it must be at least 1")
+        if blend_steps < 0:
+            raise InputError(f"blend_steps is {blend_steps}; it must not be negative")
+        self.planner = planner
+        self.calls = 0
+        self.last_latency_s = 0.0
+        self._rate_hz = rate_hz
+        self._execute_steps = execute_steps or getattr(planner, "execute_steps", None)
+        self._blend_steps = blend_steps
+        self._latencies_s: deque[float] = deque(maxlen=_LATENCIES)
+        self._changed = threading.Condition()
+        self._step = 0  # the next step that has an action
+        self._plans = 0  # counts resets and dropped plans: what was planned for an earlier one is void
+        self._newest: tuple[int, dict[str, Any]] | None = None  # step, observation; not asked about yet
+        self._new_task: tuple[str, int | None] | None = None
+        self._asked = self._stopping = False
+        self._chunk: _Chunk | None = None
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="policy", daemon=True)
+
+    def reset(self, task: str, seed: int | None = None) -> None:
+        """Starts an episode of ``task``; the planner is told before it plans again."""
+        with self._changed:
+            self._new_task = (task, seed)
+            self._error = None
+            self.drop_plan()
+
+    def drop_plan(self) -> None:
+        """Forgets every action that was planned; the next plan starts from the next observation."""
+        with self._changed:
+            self._plans += 1
+            self._chunk = self._newest = None
+            self._asked = False
+
+    def act(self, observation: dict[str, Any]) -> np.ndarray | None:
+        """The action for this step, float32 (7,); ``None`` while there is none. Call it once a step.
+
+        Raises what the planner raised meanwhile: ``InputError`` and ``Failure`` as they are, anything
+        else as a ``Failure`` of one line.
+        """
+        with self._changed:
+            self._raise_error()
+            action = None if self._chunk is None else self._chunk.at(self._step)
+            if self._is_due():
+                self._newest = (self._step, observation)
+                self._asked = True
+                self._changed.notify_all()
+            if action is None:
+                return None
+            self._step += 1
+            return action
+
+    def is_ready(self, observation: dict[str, Any]) -> bool:
+        """Whether a plan is there for a first step; asks for one from ``observation`` where not.
+
+        For the time before an episode, in which no steps are counted and the arm does not move. Raises
+        as :meth:`act` does.
+        """
+        with self._changed:
+            self._raise_error()
+            if self._chunk is None and not self._asked:
+                self._newest = (self._step, observation)
+                self._asked = True
+                self._changed.notify_all()
+            return self._chunk is not None
+
+    def __enter__(self) -> Self:
+        """Starts the thread."""
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends the thread; a call that goes on is waited for a few seconds only."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        self._thread.join(_STOP_TIMEOUT_S)
+        if self._thread.is_alive():
+            _LOG.warning("the policy did not answer within %g s; left behind", _STOP_TIMEOUT_S)
+
+    def _raise_error(self) -> None:
+        error, self._error = self._error, None
+        if isinstance(error, InputError | Failure):
+            raise error
+        if error is not None:
+            raise Failure(f"the policy failed: {type(error).__name__}: {error}") from error
+
+    def _is_due(self) -> bool:
+        """Whether a plan asked for now would come none too early."""
+        if self._chunk is None:
+            return True
+        expected = int(np.ceil(max(self._latencies_s, default=0.0) * self._rate_hz))
+        return self._step + expected >= self._chunk.renew_step
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopping or (self._asked and self._newest is not None))
+                if self._stopping:
+                    return
+                assert self._newest is not None  # by the condition that was waited for
+                (step, observation), self._newest = self._newest, None
+                plans, task, self._new_task = self._plans, self._new_task, None
+            began = time.monotonic()
+            try:
+                if task is not None:
+                    self.planner.reset(*task)
+                actions = _checked(self.planner.plan(observation))
+            except Exception as error:
+                self._fail(error, plans, task is not None)
+            else:
+                self._install(step, actions, plans, time.monotonic() - began)
+
+    def _fail(self, error: Exception, plans: int, was_reset: bool) -> None:
+        with self._changed:
+            # An error about a plan that nobody wants any more is nobody's; one about the task is.
+            if plans == self._plans or (was_reset and self._new_task is None):
+                self._error = error
+                self._asked = False
+
+    def _install(self, step: int, actions: np.ndarray, plans: int, latency_s: float) -> None:
+        with self._changed:
+            self.calls += 1
+            self.last_latency_s = latency_s
+            self._latencies_s.append(latency_s)
+            if plans != self._plans:
+                return
+            execute = self._execute_steps or (len(actions) + 1) // 2
+            chunk = _Chunk(step, actions, min(self._step + execute, step + len(actions)))
+            if chunk.at(self._step) is not None:
+                self._join(chunk)
+            self._asked = self._newest is not None and self._is_due()
+            if not self._asked:
+                self._newest = None
+
+    def _join(self, chunk: _Chunk) -> None:
+        """Puts ``chunk`` in place of the present one, which its first actions slide away from."""
+        for i in range(self._blend_steps):
+            before = None if self._chunk is None else self._chunk.at(self._step + i)
+            action = chunk.at(self._step + i)
+            if before is None or action is None:
+                break
+            share = (i + 1) / (self._blend_steps + 1)
+            action[:-1] = before[:-1] + (action - before)[:-1] * share
+        self._chunk = chunk
+
+
+def _checked(actions: np.ndarray) -> np.ndarray:
+    """A copy, float32 (n, 7). Raises ``Failure`` for another shape and for what is not finite."""
+    chunk = np.array(actions, dtype=np.float32)
+    if chunk.ndim != 2 or chunk.shape[1] != len(ACTION_NAMES) or not len(chunk):
+        raise Failure(f"the policy gave a chunk of shape {chunk.shape}, expected (n, {len(ACTION_NAMES)})")
+    if not np.isfinite(chunk).all():
+        raise Failure("the policy gave an action that is not finite")
+    return chunk
