@@ -21,16 +21,17 @@ from pipeline.errors import Failure, InputError
 # ``app``, a typer.Typer with subcommands.
 COMMANDS = {
     "demo": "The whole loop in simulation, people included.",
-    "record": "Record demonstrations.",
-    "rollout": "Let the champion drive while a person watches and corrects.",
+    "record": "Record demonstrations: a person drives the arm, or a scripted one the simulated arm.",
+    "rollout": "Let a policy drive while a person watches and corrects.",
+    "arm": "Look at the real arm, stop it, clear its faults, send it home.",
     "episodes": "List, show and check what has been recorded.",
     "cache": "Decoded frames: what there is, decode more, remove what was not used.",
     "label": "Open the labelling app, or label from the shell.",
     "improve": "One turn of the loop: learn values, fine-tune, evaluate, promote, report.",
-    "policy": "Evaluate a policy.",
+    "policy": "Evaluate a policy, or serve it to a robot.",
     "report": "Where the reports are.",
     "status": "What there is, who is the champion, what to do next.",
-    "doctor": "Check what this machine has and lacks.",
+    "doctor": "Check this machine, the arm, cameras and devices.",
 }
 
 # What typer raises for wrong options and arguments; it has no public name of its own.

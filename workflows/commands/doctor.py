@@ -1,4 +1,4 @@
-"""``recap doctor``: whether this machine has what the loop needs, and what to do where it has not."""
+"""``recap doctor``: whether machine, arm, cameras and devices are as the loop needs them, and what to do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -19,6 +18,7 @@ from collectors.gl_backend import choose_backend
 from pipeline.errors import Failure, InputError
 from pipeline.site_config import load_site_config
 from pipeline.workspace import Workspace
+from workflows.commands.doctor_check import Check
 from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption
 
 _GIB = 2**30
@@ -26,23 +26,14 @@ _PACKAGES = ("lerobot", "torch", "ray", "mujoco", "h5py", "zarr", "pyarrow", "av
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "firefox")
 
 
-@dataclass(frozen=True)
-class Check:
-    """One thing looked at. ``needed``: nothing works without it; otherwise only ``remedy`` says for what."""
-
-    name: str
-    ok: bool
-    found: str
-    remedy: str
-    needed: bool = True
-
-
 def doctor(workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
-    """Checks this machine, one line each; exit status 1 if something needed is missing. Writes nothing."""
+    """Checks this machine, and the arm, cameras and device of recap.toml: one line each, with what to do.
+
+    Nothing is written and no arm is moved. Exit status 1 if something needed is missing.
+    """
     missing = 0
     for check in checks(Workspace(workspace)):
-        state = "ok" if check.ok else "missing" if check.needed else "absent"
-        print(f"{state:8}{check.name}: {check.found}{'' if check.ok else f' -> {check.remedy}'}")
+        print(check, flush=True)
         missing += check.needed and not check.ok
     if missing:
         raise Failure(f"{missing} thing{'' if missing == 1 else 's'} missing: see above")
@@ -56,8 +47,9 @@ def checks(workspace: Workspace) -> Iterator[Check]:
         yield _package(name)
     yield _rendering()
     yield from _machine(workspace.root)
-    yield _settings(workspace.config_path)
-    yield from _robot()
+    yield _gpu()
+    yield from _camera_libraries()
+    yield from _site(workspace.config_path)
     browser = next((path for name in _BROWSERS if (path := shutil.which(name))), None)
     yield Check(
         "browser",
@@ -101,23 +93,40 @@ def _machine(root: Path) -> Iterator[Check]:
     yield Check("shared memory", size >= 0.3, f"{size:.1f} GiB free", remedy, False)
 
 
-def _settings(path: Path) -> Check:
+def _site(path: Path) -> Iterator[Check]:
     try:
-        config = load_site_config(path)
+        site = load_site_config(path)
     except InputError as error:
-        return Check("recap.toml", False, "unusable", str(error))
-    return Check("recap.toml", True, f"robot {config.robot.type}", "")
+        yield Check("recap.toml", False, "unusable", str(error))
+        return
+    yield Check("recap.toml", True, f"robot {site.robot.type}", "")
+    if importlib.util.find_spec("lerobot") is not None:  # told of above where it is missing
+        from workflows.commands.doctor_robot import robot_checks
+
+        yield from robot_checks(site)
 
 
-def _robot() -> Iterator[Check]:
-    kortex = importlib.util.find_spec("kortex_api") is not None
-    yield Check(
-        "kortex_api",
-        kortex,
-        "installed" if kortex else "not installed",
-        "for a real arm: install the wheel that Kinova gives its users",
-        False,
-    )
+def _gpu() -> Check:
+    remedy = "training is slow without; a policy may drive from another machine: 'recap policy serve'"
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return Check("GPU", False, "none", remedy, False)
+    asked = [command, "--query-gpu=name,memory.total", "--format=csv,noheader"]
+    seen = [sys.executable, "-c", "import torch; print(torch.version.cuda, torch.cuda.is_available())"]
+    try:
+        names = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=True).stdout.split(
+            "\n"
+        )
+        cuda, usable = subprocess.run(
+            seen, capture_output=True, text=True, timeout=120, check=True
+        ).stdout.split()
+    except (subprocess.SubprocessError, ValueError):
+        return Check("GPU", False, "does not answer", f"see what {command} says; {remedy}", False)
+    found = f"{names[0]} (torch for CUDA {cuda})"
+    return Check("GPU", usable == "True", found, f"torch cannot use it: update its driver; {remedy}", False)
+
+
+def _camera_libraries() -> Iterator[Check]:
     # Vendors' libraries may kill the process that loads them; a process of their own can be spared.
     command = [sys.executable, "-c", "import pyrealsense2"]
     realsense = subprocess.run(command, capture_output=True, check=False).returncode == 0

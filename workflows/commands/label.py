@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import subprocess
-from dataclasses import asdict, fields
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from labeling_app.launch import LOOPBACK, streamlit_command
-from pipeline.durable_files import write_file
 from pipeline.errors import Failure, InputError
-from pipeline.label_types import OUTCOMES, Label
-from pipeline.labels import LabelStore
-from pipeline.workspace import Workspace
+from workflows.commands.label_export import export
+from workflows.commands.label_import import import_labels
+from workflows.commands.label_review import adjudicate, agreement, disputes, gold
+from workflows.commands.label_store import (
+    AnnotatorOption,
+    EpisodeArgument,
+    MarkOption,
+    NoteOption,
+    OutcomeArgument,
+    QualityOption,
+    opened_store,
+    read_mark,
+)
 from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption, command_group, existing_workspace
 
 app = command_group(
     "Open the labelling app in the browser, or label from the shell. Reads episodes/, writes labels.sqlite."
 )
-AnnotatorOption = Annotated[str, typer.Option(help="Who says so.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -53,76 +57,40 @@ def label(
 
 @app.command("set")
 def set_label(
-    episode: Annotated[str, typer.Argument(help="The episode's id.")],
-    outcome: Annotated[str, typer.Argument(help=f"One of: {', '.join(OUTCOMES)}.")],
+    episode: EpisodeArgument,
+    outcome: OutcomeArgument,
     annotator: AnnotatorOption,
-    note: Annotated[str, typer.Option(help="Anything worth remembering.")] = "",
+    note: NoteOption = "",
+    quality: QualityOption = None,
+    mark: MarkOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
     """Labels one episode. Reads episodes/, appends to labels.sqlite."""
     found = existing_workspace(workspace)
-    found.find(episode)
-    with _store(found) as store:
-        event = store.set(episode, outcome, annotator, note)
+    entry = found.find(episode)
+    marks = [read_mark(words) for words in mark or ()]
+    for one in marks:
+        if one.start_frame >= entry.length or one.end_frame > entry.length:
+            raise InputError(f"the mark {one.kind} lies beyond {episode}, which has {entry.length} frames")
+    with opened_store(found) as store:
+        event = store.set(episode, outcome, annotator, note, quality=quality, marks=marks)
     print(f"{event.episode_id}: {event.outcome} by {event.annotator}")
 
 
 @app.command()
 def undo(annotator: AnnotatorOption, workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
     """Takes back an annotator's last label that still holds. Appends to labels.sqlite."""
-    with _store(existing_workspace(workspace)) as store:
+    with opened_store(existing_workspace(workspace)) as store:
         event = store.undo(annotator)
+        state = None if event is None else store.state(event.episode_id)
     if event is None:
         raise InputError(f"{annotator} has given no label that could be undone")
-    print(f"{event.episode_id}: {event.outcome or 'unlabelled'} again")
+    print(f"{event.episode_id}: {event.outcome or state} again")
 
 
-@app.command()
-def export(
-    out: Annotated[Path, typer.Option(help="The file to write: .csv or .parquet.")],
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-) -> None:
-    """Writes the labels that hold, one row per episode. Reads labels.sqlite and episodes/, writes OUT."""
-    found = existing_workspace(workspace)
-    writers = {".csv": _csv, ".parquet": _parquet}
-    if out.suffix not in writers:
-        raise InputError(f"cannot export to {out}: its name must end in .csv or .parquet")
-    with _store(found) as store:
-        labels = store.current()
-    rows = [
-        {"task": entry.info.task, **asdict(labels[entry.id])}
-        for entry in found.list_episodes()
-        if entry.id in labels
-    ]
-    write_file(out, writers[out.suffix](rows))
-    print(f"{len(rows)} labels in {out}")
-
-
-def _store(workspace: Workspace) -> LabelStore:
-    store = LabelStore(workspace.labels_path)
-    store.sync((entry.id, entry.info.task) for entry in workspace.list_episodes())
-    return store
-
-
-def _columns() -> list[str]:
-    return ["task", *(column.name for column in fields(Label))]
-
-
-def _csv(rows: list[dict[str, Any]]) -> bytes:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, _columns())
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
-
-
-def _parquet(rows: list[dict[str, Any]]) -> bytes:
-    # A second to import, and only this one command needs it.
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    types = {"event_id": pa.int64(), "supersedes": pa.int64()}
-    schema = pa.schema([(name, types.get(name, pa.string())) for name in _columns()])
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows, schema), sink)
-    return bytes(sink.getvalue())
+app.command()(export)
+app.command("import")(import_labels)
+app.command()(agreement)
+app.command()(disputes)
+app.command()(adjudicate)
+app.command()(gold)

@@ -1,34 +1,76 @@
-"""``recap record``: demonstrations; for now by the scripted operators of the simulated arm."""
+"""``recap record``: demonstrations by a person at a device, or by scripted operators of the simulated arm."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 import typer
 
+from pipeline.site_config import SIMULATED_ROBOT, load_site_config
+from pipeline.workspace import Workspace
+from workflows.commands.live_options import (
+    AutoStartOption,
+    MaxSecondsOption,
+    PersonOption,
+    RateOption,
+    ViewOption,
+    say_starting,
+)
 from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption
 
-
-class Operator(StrEnum):
-    """Who demonstrates."""
-
-    SKILLED = "skilled"
-    SLOPPY = "sloppy"
+SCRIPTED = ("skilled", "sloppy")
 
 
 def record(
     task: Annotated[str, typer.Option(help="What to do, e.g. 'pick up the red cube'.")],
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    operator: Annotated[Operator, typer.Option(help="Which scripted operator.")] = Operator.SKILLED,
-    episodes: Annotated[int, typer.Option(help="How many.", min=1)] = 10,
-    seed: Annotated[int, typer.Option(help="Of the operator's hand and the scenes.", min=0)] = 0,
+    operator: Annotated[
+        str | None,
+        typer.Option(
+            help="The device: gamepad, spacemouse, keyboard, phone, or any LeRobot teleoperator; on the "
+            "simulated arm also skilled or sloppy, who are scripted. Default: [operator] of recap.toml, "
+            "else skilled."
+        ),
+    ] = None,
+    episodes: Annotated[
+        int | None, typer.Option(help="How many; default: until you stop (scripted: 10).", min=1)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of simulated scenes and scripted hands.", min=0)] = 0,
+    person: PersonOption = None,
+    rate: RateOption = None,
+    max_seconds: MaxSecondsOption = 300.0,
+    auto_start: AutoStartOption = None,
+    view: ViewOption = False,
 ) -> None:
-    """Records demonstrations on the simulated Gen3 by a scripted operator. Writes episodes/.
+    """Records demonstrations on the arm of recap.toml, or on the simulated Gen3. Writes episodes/.
 
-    The same command again continues an interrupted session and repeats nothing. Label what was
-    recorded with 'recap label'.
+    Keys: enter start, s success, f failure, d discard, p pause, q stop, SPACE or ESC emergency stop, c clear
+    faults. Scripted operators: the same command again continues an interrupted session and repeats nothing.
+    Label what was recorded with 'recap label'.
     """
-    from workflows.simulated_recording import record_demonstrations
+    site = load_site_config(Workspace(workspace).config_path)
+    device = operator or site.operator.type
+    if not device and site.robot.type == SIMULATED_ROBOT:
+        device = SCRIPTED[0]
+    if device in SCRIPTED and site.robot.type == SIMULATED_ROBOT:
+        from workflows.simulated_recording import record_demonstrations
 
-    record_demonstrations(workspace, task, operator.value, episodes, seed)
+        record_demonstrations(workspace, task, device, episodes or 10, seed)
+        return
+    say_starting()
+    from workflows.live_recording import LiveOptions, record_live
+
+    record_live(
+        workspace,
+        LiveOptions(
+            task,
+            device=device or None,
+            person=person,
+            episodes=episodes,
+            rate_hz=rate,
+            max_seconds=max_seconds,
+            auto_start_s=auto_start,
+            view=view,
+            seed=seed,
+        ),
+    )

@@ -1,28 +1,99 @@
-"""``recap rollout``: a policy drives, a person watches and corrects; for now on the simulated arm."""
+"""``recap rollout``: a policy drives, a person watches and corrects."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from pipeline.errors import InputError
+from pipeline.site_config import SIMULATED_ROBOT, load_site_config
+from pipeline.workspace import Workspace
+from workflows.commands.live_options import (
+    AutoStartOption,
+    MaxSecondsOption,
+    PersonOption,
+    RateOption,
+    ViewOption,
+    say_starting,
+)
 from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption, existing_workspace
+from workflows.commands.policy import Ask
+
+CHAMPION = "champion"
 
 
 def rollout(
     task: Annotated[str, typer.Option(help="What to do.")] = "pick up the red cube",
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    episodes: Annotated[int, typer.Option(help="How many.", min=1)] = 10,
+    operator: Annotated[
+        str | None,
+        typer.Option(
+            help="The device to take over with: gamepad, spacemouse, keyboard, phone, or any LeRobot "
+            "teleoperator; none: only watch; scripted (simulated arm only). Default: [operator] of "
+            "recap.toml, else scripted."
+        ),
+    ] = None,
+    policy: Annotated[
+        str, typer.Option(help="champion, a checkpoint's folder, or tcp://HOST:PORT of 'recap policy serve'.")
+    ] = CHAMPION,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="The policy server's token; default: the variable RECAP_POLICY_TOKEN."),
+    ] = None,
+    ask: Annotated[
+        Ask, typer.Option(help="The advantage in the prompt; a policy server has its own.")
+    ] = Ask.POSITIVE,
+    episodes: Annotated[
+        int | None, typer.Option(help="How many; default: until you stop (scripted: 10).", min=1)
+    ] = None,
     supervised: Annotated[
         bool, typer.Option(help="A scripted supervisor takes over when it goes wrong.")
     ] = True,
-    seed: Annotated[int, typer.Option(help="Of the scenes.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Of the scenes and the policy.", min=0)] = 0,
+    person: PersonOption = None,
+    rate: RateOption = None,
+    max_seconds: MaxSecondsOption = 300.0,
+    auto_start: AutoStartOption = None,
+    view: ViewOption = False,
 ) -> None:
-    """Rolls out the champion on the simulated Gen3, asking it for "Advantage: positive".
+    """Rolls out a policy on the arm of recap.toml, asking it for "Advantage: positive". Writes episodes/.
 
-    Reads runs.sqlite and the champion's checkpoint in steps/, writes episodes/. A champion that was
-    never fine-tuned on advantages (the base policy) gets the bare task.
+    Your input takes the arm over at once; letting go gives it back. Keys: enter start, s success, f failure,
+    d discard, p pause, q stop, SPACE or ESC emergency stop, c clear faults. Reads runs.sqlite and the
+    champion's checkpoint in steps/. A champion that was never fine-tuned on advantages gets the bare task.
     """
-    from workflows.simulated_recording import record_rollouts
+    existing = existing_workspace(workspace)
+    site = load_site_config(Workspace(workspace).config_path)
+    device = operator or site.operator.type
+    simulated = site.robot.type == SIMULATED_ROBOT
+    if device == "scripted" or (not device and simulated):
+        if not simulated:
+            raise InputError(f"--operator scripted: only the simulated arm has one, not {site.robot.type}")
+        if policy != CHAMPION:
+            raise InputError("--policy: the scripted supervisor rolls out the champion; add --operator none")
+        from workflows.simulated_recording import record_rollouts
 
-    record_rollouts(existing_workspace(workspace), task, episodes, supervised, seed)
+        record_rollouts(existing, task, episodes or 10, supervised, seed)
+        return
+    say_starting()
+    from workflows.live_recording import LiveOptions, record_live
+
+    record_live(
+        workspace,
+        LiveOptions(
+            task,
+            device=device or None,
+            person=person,
+            episodes=episodes,
+            rate_hz=rate,
+            max_seconds=max_seconds,
+            auto_start_s=auto_start,
+            view=view,
+            seed=seed,
+            policy=policy,
+            token_file=token_file,
+            indicator=ask.indicator,
+        ),
+    )

@@ -1,0 +1,228 @@
+"""``recap record`` and ``recap rollout`` with a person at a device: from ``recap.toml`` to a session.
+
+Everything that can be wrong is looked at before the arm moves, cheapest first: settings, robot, device,
+checkpoint; then the device is connected, then the arm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from collectors.arm_interface import StoppableArm
+from collectors.collection_session import SessionSettings, SessionSummary, run_session
+from collectors.idle_operator import IdleOperator
+from collectors.live_view import LiveView
+from collectors.operator_keys import KEY_HELP, TerminalInput, TerminalUser
+from collectors.policy_thread import Planner
+from collectors.rerun_view import RerunView
+from collectors.site_devices import make_operator, make_robot
+from collectors.telemetry import Telemetry
+from collectors.teleoperators.keyboard import MOVE_HELP, Gen3Keyboard
+from pipeline.episode import Outcome
+from pipeline.errors import Failure, InputError
+from pipeline.policy.channel import read_token
+from pipeline.policy.remote import RemotePolicy
+from pipeline.prompts import Indicator
+from pipeline.site_config import SIMULATED_ROBOT, SiteConfig, load_site_config
+from pipeline.workspace import Workspace
+from workflows.ledger import Ledger
+from workflows.loop_graph import COMMAND_SCENES
+from workflows.step_files import CHECKPOINT
+
+NOBODY = "none"
+
+
+@dataclass(frozen=True)
+class LiveOptions:
+    """What the command line says; ``None`` leaves it to ``recap.toml``.
+
+    ``device`` is the operator's input device, :data:`NOBODY` for a rollout that is only watched;
+    ``policy`` a checkpoint's folder, ``tcp://host:port`` or ``champion``, ``None`` for demonstrations.
+    """
+
+    task: str
+    device: str | None = None
+    person: str | None = None
+    episodes: int | None = None
+    rate_hz: float | None = None
+    max_seconds: float = 300.0
+    auto_start_s: float | None = None
+    view: bool = False
+    seed: int = 0
+    policy: str | None = None
+    token_file: Path | None = None
+    indicator: Indicator | None = "positive"
+
+
+def device_of(site: SiteConfig, device: str | None) -> str | None:
+    """The input device: the one asked for, else that of ``recap.toml``; ``None`` where none is named."""
+    return device or site.operator.type or None
+
+
+def record_live(root: Path, options: LiveOptions) -> None:
+    """Runs the session and prints what it gave; ``InputError`` before the arm moves, later ``Failure``."""
+    workspace = Workspace(root)
+    site = load_site_config(workspace.config_path)
+    settings = _settings(site, options)
+    if site.robot.type == SIMULATED_ROBOT:
+        site = replace(
+            site,
+            robot=replace(
+                site.robot, options={"image_size": 224, **site.robot.options, "rate_hz": settings.rate_hz}
+            ),
+        )
+    robot = make_robot(site)
+    operator = _operator(site, options, robot.action_features)
+    _make_writable(workspace)
+    with contextlib.ExitStack() as stack:
+        policy, name = _policy(workspace, options, stack)
+        if policy is not None:
+            policy.check_robot(robot.observation_features, robot.action_features)
+        stop = _emergency_stop(robot)
+        keys = TerminalInput(stop)
+        if hasattr(operator, "on_emergency_stop"):
+            # From the device's own thread, at once: the loop asks for its other buttons when it comes round.
+            operator.on_emergency_stop = stop
+        if isinstance(operator, TerminalUser):
+            operator.use_terminal(keys)
+        stack.enter_context(keys)
+        operator.connect()
+        stack.callback(operator.disconnect)
+        robot.connect()
+        stack.callback(robot.disconnect)
+        summary = run_session(
+            workspace,
+            robot,
+            operator,
+            keys,
+            replace(settings, policy_name=name),
+            policy=policy,
+            telemetry=stack.enter_context(_Views(_key_help(operator), options.view)),
+            prepare=_scenes(robot, options),
+        )
+    _report(workspace, summary)
+
+
+def _settings(site: SiteConfig, options: LiveOptions) -> SessionSettings:
+    return SessionSettings(
+        task=options.task,
+        operator=options.person or site.defaults.operator,
+        rate_hz=float(site.defaults.rate_hz if options.rate_hz is None else options.rate_hz),
+        episodes=options.episodes,
+        max_seconds=options.max_seconds,
+        auto_start_s=options.auto_start_s,
+        seed=options.seed,
+    )
+
+
+def _operator(site: SiteConfig, options: LiveOptions, action_features: Mapping[str, Any]) -> Any:
+    kind = device_of(site, options.device)
+    if kind == NOBODY:
+        if options.policy is None:
+            raise InputError("--operator none: without a policy nobody would drive")
+        return IdleOperator()
+    if kind is None:
+        raise InputError(
+            "no input device: name one with --operator (gamepad, spacemouse, keyboard, phone) or in "
+            "recap.toml under [operator]"
+        )
+    own = site.operator.type.removeprefix("gen3_") == kind.removeprefix("gen3_")
+    return make_operator(kind, site.operator.options if own else {}, action_features)
+
+
+def _policy(
+    workspace: Workspace, options: LiveOptions, stack: contextlib.ExitStack
+) -> tuple[Any, str | None]:
+    """The policy and the name that episodes keep of it."""
+    if options.policy is None:
+        return None, None
+    if "://" in options.policy:
+        remote = stack.enter_context(RemotePolicy(options.policy, read_token(options.token_file)))
+        return remote, remote.checkpoint_name
+    from pipeline.policy.runner import PolicyRunner
+
+    folder, name, indicator = Path(options.policy), options.policy, options.indicator
+    if options.policy == "champion":
+        champion = Ledger(workspace).champion()
+        if champion is None:
+            raise InputError(
+                "there is no champion to roll out: train one with 'recap improve', or name --policy DIR"
+            )
+        folder, name = champion.path / CHECKPOINT, f"{champion.name}/{champion.key}"
+        # A base policy was never trained on prompts with an advantage.
+        indicator = indicator if champion.iteration > 0 else None
+    runner: Planner = PolicyRunner(folder, indicator=indicator)
+    return runner, name
+
+
+def _make_writable(workspace: Workspace) -> None:
+    try:
+        workspace.create()
+    except OSError as error:
+        raise InputError(f"cannot write to {workspace.root}: {error.strerror or error}") from error
+    if not os.access(workspace.episodes, os.W_OK):
+        raise InputError(f"cannot write to {workspace.episodes}: change its permissions, or use --workspace")
+
+
+def _emergency_stop(robot: Any) -> Callable[[], None] | None:
+    return robot.emergency_stop if isinstance(robot, StoppableArm) else None
+
+
+def _scenes(robot: Any, options: LiveOptions) -> Callable[[int], None] | None:
+    """Puts the simulated arm's cubes into place before each episode; on a real table people do it."""
+    if robot.name != SIMULATED_ROBOT:
+        return None
+    first = COMMAND_SCENES["record" if options.policy is None else "rollout"] + 1_000 * options.seed
+
+    def prepare(number: int) -> None:
+        robot.prepare(options.task, first + number)
+
+    return prepare
+
+
+def _key_help(operator: Any) -> str:
+    return f"{KEY_HELP}\n{MOVE_HELP}" if isinstance(operator, Gen3Keyboard) else KEY_HELP
+
+
+class _Views:
+    """The terminal view and, where asked for, Rerun, as one telemetry and one context."""
+
+    def __init__(self, key_help: str, rerun: bool) -> None:
+        self._views: list[Any] = [LiveView(key_help=key_help), *([RerunView()] if rerun else [])]
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Telemetry:
+        for view in self._views:
+            self._stack.enter_context(view)
+        return self
+
+    def __exit__(self, *problem: Any) -> None:
+        self._stack.__exit__(*problem)
+
+    def update(self, snapshot: Any) -> None:
+        for view in self._views:
+            view.update(snapshot)
+
+    def images(self, observation: Mapping[str, Any]) -> None:
+        for view in self._views:
+            view.images(observation)
+
+
+def _report(workspace: Workspace, summary: SessionSummary) -> None:
+    for line in summary.problems:
+        print(f"note: {line}")
+    marks = [episode.summary.mark for episode in summary.episodes]
+    dropped = sum(episode.dropped_frames for episode in summary.episodes)
+    print(
+        f"{len(marks)} episodes in {workspace.episodes}: {marks.count(Outcome.SUCCESS)} marked success, "
+        f"{marks.count(Outcome.FAILURE)} failure; {summary.discarded} discarded, {dropped} frames dropped"
+    )
+    if marks:
+        print(f"next: recap label --workspace {workspace.root}")
+    if summary.arm_stopped is not None:
+        raise Failure(f"the arm stopped: {summary.arm_stopped}")
