@@ -10,6 +10,8 @@ WORKSPACE ?= demo-workspace
 ARGS ?=
 PYTHON ?=
 export PYTHON
+# Where this is set, every process compiles every module it imports anew: seconds each, for torch alone.
+unexport PYTHONDONTWRITEBYTECODE
 
 BENCHMARKS = $(sort $(basename $(notdir $(shell grep -l '__main__' tests/benchmarks/*.py 2>/dev/null))))
 
@@ -29,8 +31,8 @@ $(VENV)/.system-stamp: $(VENV)/.python-stamp
 demo: setup  ## the whole loop in simulation, about 15 minutes on 2 cores (ARGS=--quick: 4)
 	@$(BIN)/recap demo --workspace "$(WORKSPACE)" $(ARGS)
 
-test: setup  ## the tests (ARGS='tests/pipeline -x' narrows them)
-	@$(BIN)/python -m pytest $(ARGS)
+test: setup  ## the tests, several at a time (ARGS='tests/pipeline -x' narrows them, ARGS='-n 0' one at a time)
+	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal $(ARGS)
 
 check: $(VENV)/.python-stamp  ## ruff, mypy and the import rules, on all of our code
 	@$(BIN)/ruff check .

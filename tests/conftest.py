@@ -23,7 +23,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 OPTIONAL = {
     "hardware": "needs a Kinova Gen3, its cameras or an operator's device",
-    "kortex": "needs the kortex_api wheel (see docs/kortex.md)",
+    "kortex": "needs the vendor's kortex_api; drives a simulated arm, or the one at RECAP_KORTEX_ADDRESS",
     "gpu": "needs an NVIDIA GPU",
 }
 """Markers of tests that run only where ``pytest -m`` names them."""
@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     asked = config.getoption("markexpr") or ""
     for item in items:
         for name, reason in OPTIONAL.items():
-            if name in item.keywords and name not in asked:
+            if item.get_closest_marker(name) and name not in asked:
                 item.add_marker(pytest.mark.skip(reason=f"{reason}; run it with -m {name}"))
 
 
