@@ -4,43 +4,61 @@ Several people, processes and threads may use one store at once. A *lease* keeps
 the same episode; each one granted raises the episode's *fence*, and a label given under a lease with an
 older fence is refused, so somebody who slept through a lease cannot overwrite a colleague's label.
 
+Part of the episodes are labelled by two people who do not see each other's answer; where they differ the
+episode is *disputed*, and nothing holds until a reviewer adjudicates. See docs/labels.md.
+
 SQLite in WAL mode: the file must lie on a local disk, not on a network file system.
 """
 
 from __future__ import annotations
 
 import sqlite3
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
-from datetime import UTC, datetime
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Sequence
 
 from pipeline.errors import InputError
-from pipeline.label_schema import connect
+from pipeline.label_agreement import Agreement
+from pipeline.label_file import BUSY_TIMEOUT_S
+from pipeline.label_leases import LEASE_S, LabelLeases
+from pipeline.label_reading import timestamp
+from pipeline.label_rows import event_of, events_of, update_state
 from pipeline.label_snapshot import Snapshot, SnapshotRow, freeze, read_snapshot
+from pipeline.label_state import REPLACING, EpisodeState, resolve, standing
 from pipeline.label_types import (
     OUTCOMES,
+    QUALITIES,
+    Dispute,
     Label,
     LabelEvent,
     Lease,
+    Mark,
+    NewLabel,
+    Opinion,
     Progress,
+    QueueFilter,
     StaleLease,
+    marks_text,
     require_name,
     require_outcome,
+    require_quality,
+    require_text,
 )
 
 __all__ = [
+    "BUSY_TIMEOUT_S",
+    "LEASE_S",
     "OUTCOMES",
+    "QUALITIES",
+    "Agreement",
+    "Dispute",
     "Label",
     "LabelEvent",
     "LabelStore",
     "Lease",
+    "Mark",
+    "NewLabel",
+    "Opinion",
     "Progress",
+    "QueueFilter",
     "Snapshot",
     "SnapshotRow",
     "StaleLease",
@@ -48,251 +66,190 @@ __all__ = [
     "read_snapshot",
 ]
 
-LEASE_S = 300.0
-BUSY_TIMEOUT_S = 30.0
 
+class LabelStore(LabelLeases):
+    """See the module; built as :class:`pipeline.label_file.LabelFile` says."""
 
-class LabelStore:
-    """See the module. Building one touches nothing; the file is made at first use.
-
-    ``clock`` gives the seconds since 1970 and must be the same for all who use the store.
-    """
-
-    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
-        """Remembers where the store is."""
-        self.path = path
-        self._clock = clock
-        # One connection behind a lock serves every thread: labels come seconds apart, and a connection
-        # a thread would pile up in a web server that starts a thread for each page.
-        self._lock = threading.RLock()
-        self._connection: sqlite3.Connection | None = None
-
-    def sync(self, episodes: Iterable[tuple[str, str]]) -> int:
-        """Adds the episodes (id, task) not yet known, in the given order; returns how many were new."""
-        with self._transaction() as db:
-            before = db.total_changes
-            db.executemany("INSERT OR IGNORE INTO episodes (id, task) VALUES (?, ?)", list(episodes))
-            return db.total_changes - before
-
-    def claim(self, annotator: str, task: str | None = None, lease_s: float = LEASE_S) -> Lease | None:
-        """Leases the oldest episode (of ``task``) that has no label and no living lease, if there is one."""
-        require_name(annotator)
-        with self._transaction() as db:
-            row = db.execute(
-                """
-                UPDATE episodes SET fence = fence + 1, leased_by = :annotator, lease_expires = :expires
-                WHERE position = (
-                    SELECT position FROM episodes
-                    WHERE outcome IS NULL AND (:task IS NULL OR task = :task)
-                    AND (leased_by IS NULL OR lease_expires <= :now) ORDER BY position LIMIT 1)
-                RETURNING id, fence, lease_expires
-                """,
-                {"annotator": annotator, "task": task, **self._times(lease_s)},
-            ).fetchone()
-            return None if row is None else Lease(row["id"], annotator, row["fence"], row["lease_expires"])
-
-    def claim_episode(self, episode_id: str, annotator: str, lease_s: float = LEASE_S) -> Lease | None:
-        """Leases this episode, labelled or not; ``None`` while somebody else holds it.
-
-        Whoever holds it already gets a new lease, and their old one becomes stale. Raises
-        ``InputError`` if the store does not know the episode.
-        """
-        require_name(annotator)
-        with self._transaction() as db:
-            self._require_known(db, episode_id)
-            row = db.execute(
-                """
-                UPDATE episodes SET fence = fence + 1, leased_by = :annotator, lease_expires = :expires
-                WHERE id = :id
-                AND (leased_by IS NULL OR leased_by = :annotator OR lease_expires <= :now)
-                RETURNING fence, lease_expires
-                """,
-                {"id": episode_id, "annotator": annotator, **self._times(lease_s)},
-            ).fetchone()
-            return None if row is None else Lease(episode_id, annotator, row["fence"], row["lease_expires"])
-
-    def heartbeat(self, lease: Lease, lease_s: float = LEASE_S) -> Lease:
-        """The same lease, lasting ``lease_s`` from now. Raises :class:`StaleLease`."""
-        with self._transaction() as db:
-            self._require_held(db, lease)
-            expires = self._times(lease_s)["expires"]
-            db.execute("UPDATE episodes SET lease_expires = ? WHERE id = ?", (expires, lease.episode_id))
-        return replace(lease, expires=expires)
-
-    def release(self, lease: Lease) -> None:
-        """Gives the episode back unlabelled; does nothing if the lease is stale already."""
-        with self._transaction() as db:
-            db.execute(
-                "UPDATE episodes SET leased_by = NULL, lease_expires = NULL"
-                " WHERE id = ? AND fence = ? AND leased_by = ?",
-                (lease.episode_id, lease.fence, lease.annotator),
-            )
-
-    def record(self, lease: Lease, outcome: str, note: str = "") -> LabelEvent:
+    def record(
+        self,
+        lease: Lease,
+        outcome: str,
+        note: str = "",
+        *,
+        quality: str | None = None,
+        marks: Sequence[Mark] = (),
+    ) -> LabelEvent:
         """Labels the leased episode ``success``, ``failure`` or ``exclude``, and ends the lease.
 
         A lease that has run out still serves as long as nobody else got the episode. Raises
-        :class:`StaleLease`, and ``InputError`` for another outcome.
+        :class:`StaleLease`, and ``InputError`` for another outcome or quality.
         """
-        require_outcome(outcome)
+        new = _checked(lease.episode_id, outcome, lease.annotator, note, quality, marks)
         with self._transaction() as db:
-            self._require_held(db, lease)
-            return self._append(db, lease.episode_id, outcome, lease.annotator, note)
+            blind = self._held(db, lease)
+            state = resolve(events_of(db, lease.episode_id))
+            return self._append(db, new, _role(state, lease.annotator, blind))
 
-    def set(self, episode_id: str, outcome: str, annotator: str, note: str = "") -> LabelEvent:
-        """Labels an episode without a lease, as from a shell; a lease on it becomes stale."""
-        require_outcome(outcome)
-        require_name(annotator)
+    def set(
+        self,
+        episode_id: str,
+        outcome: str,
+        annotator: str,
+        note: str = "",
+        *,
+        quality: str | None = None,
+        marks: Sequence[Mark] = (),
+    ) -> LabelEvent:
+        """Labels an episode without a lease, as from a shell; a lease on it becomes stale.
+
+        Replaces what was said before. Raises ``InputError`` where only a reviewer may speak: the episode is
+        disputed, adjudicated or gold.
+        """
+        new = _checked(episode_id, outcome, annotator, note, quality, marks)
+        return self.set_all([new])[0]
+
+    def set_all(self, labels: Sequence[NewLabel]) -> list[LabelEvent]:
+        """:meth:`set` for each; all of them, or with an error none."""
+        checked = [_checked(n.episode_id, n.outcome, n.annotator, n.note, n.quality, n.marks) for n in labels]
+        with self._transaction() as db:
+            events = []
+            for new in checked:
+                self._require_known(db, new.episode_id)
+                state = resolve(events_of(db, new.episode_id))
+                if state.settled or state.name == "disputed":
+                    raise InputError(
+                        f"{new.episode_id} is {state.name}: only a reviewer changes that, "
+                        "see 'recap label adjudicate'"
+                    )
+                events.append(self._append(db, new, "label"))
+            return events
+
+    def adjudicate(
+        self,
+        episode_id: str,
+        outcome: str,
+        reviewer: str,
+        note: str = "",
+        *,
+        quality: str | None = None,
+        marks: Sequence[Mark] = (),
+    ) -> LabelEvent:
+        """A reviewer's word on an episode that is disputed, or that a reviewer has spoken on: it holds.
+
+        The opinions stay in the history and count for the agreement. Raises ``InputError`` for people who
+        are no reviewers, and for other episodes.
+        """
+        new = _checked(episode_id, outcome, reviewer, note, quality, marks)
+        self._require_reviewer(reviewer)
         with self._transaction() as db:
             self._require_known(db, episode_id)
-            return self._append(db, episode_id, outcome, annotator, note)
+            state = resolve(events_of(db, episode_id))
+            if state.name not in {"disputed", "adjudicated", "gold"}:
+                raise InputError(
+                    f"{episode_id} is not disputed but {state.name}: label it with 'recap label'"
+                )
+            return self._append(db, new, "adjudication")
+
+    def set_gold(self, episode_id: str, outcome: str, reviewer: str, note: str = "") -> LabelEvent:
+        """Makes the episode gold: ``outcome`` holds, and annotators are asked now and then, unknowingly.
+
+        Their answers are measured against it and change nothing else. :meth:`undo` takes it back. Raises
+        ``InputError`` for people who are no reviewers.
+        """
+        new = _checked(episode_id, outcome, reviewer, note, None, ())
+        self._require_reviewer(reviewer)
+        with self._transaction() as db:
+            self._require_known(db, episode_id)
+            return self._append(db, new, "gold")
 
     def undo(self, annotator: str) -> LabelEvent | None:
-        """Takes back this annotator's newest label that still holds good; ``None`` if there is none.
+        """Takes back this annotator's newest word that still holds good; ``None`` if there is none.
 
-        The episode's label before it (anybody's) holds again. Called again, goes one further back.
-        Raises ``InputError`` if somebody else has labelled that episode since.
+        What was said before it (by anybody) holds again. Called again, goes one further back. Raises
+        ``InputError`` if somebody else has replaced it since; an independent opinion replaces nothing.
         """
         with self._transaction() as db:
-            mine = db.execute(
+            newest = db.execute(
                 "SELECT event_id, episode_id FROM standing_labels WHERE annotator = ?"
                 " ORDER BY event_id DESC LIMIT 1",
                 (annotator,),
             ).fetchone()
-            if mine is None:
+            if newest is None:
                 return None
-            stack = db.execute(
-                "SELECT event_id, annotator, outcome FROM standing_labels WHERE episode_id = ?"
-                " ORDER BY event_id DESC LIMIT 2",
-                (mine["episode_id"],),
-            ).fetchall()
-            if stack[0]["event_id"] != mine["event_id"]:
-                raise InputError(
-                    f"nothing undone: {stack[0]['annotator']} has labelled {mine['episode_id']} since you did"
-                )
-            before = stack[1]["outcome"] if len(stack) > 1 else None
-            return self._append(db, mine["episode_id"], before, annotator, "", undoes=mine["event_id"])
-
-    def current(self) -> dict[str, Label]:
-        """The label that holds for each labelled episode; the others are absent."""
-        rows = self._read(
-            "SELECT * FROM standing_labels WHERE event_id IN"
-            " (SELECT MAX(event_id) FROM standing_labels GROUP BY episode_id) ORDER BY episode_id"
-        )
-        names = ("episode_id", "outcome", "annotator", "note", "created_at", "event_id", "supersedes")
-        return {row["episode_id"]: Label(*(row[name] for name in names)) for row in rows}
-
-    def history(self, episode_id: str) -> list[LabelEvent]:
-        """Everything that was ever said of an episode, oldest first."""
-        rows = self._read(
-            "SELECT * FROM label_events WHERE episode_id = :id ORDER BY event_id", {"id": episode_id}
-        )
-        return [LabelEvent(**dict(row)) for row in rows]
-
-    def progress(self, task: str | None = None) -> Progress:
-        """How far the labelling is, over all episodes or those of one task."""
-        (row,) = self._read(
-            """
-            SELECT COUNT(*), COALESCE(SUM(outcome IS 'success'), 0), COALESCE(SUM(outcome IS 'failure'), 0),
-                COALESCE(SUM(outcome IS 'exclude'), 0), COALESCE(SUM(outcome IS NULL), 0),
-                COALESCE(SUM(leased_by IS NOT NULL AND lease_expires > :now), 0)
-            FROM episodes WHERE :task IS NULL OR task = :task
-            """,
-            {"now": self._clock(), "task": task},
-        )
-        return Progress(*row)
-
-    def close(self) -> None:
-        """Closes the file; the next use opens it again."""
-        with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
-
-    def __enter__(self) -> Self:
-        """Returns the store itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Closes the file."""
-        self.close()
-
-    def _opened(self) -> sqlite3.Connection:
-        if self._connection is None:
-            self._connection = connect(self.path, BUSY_TIMEOUT_S)
-        return self._connection
-
-    def _read(self, statement: str, parameters: dict[str, Any] | None = None) -> list[sqlite3.Row]:
-        with self._lock:
-            return self._opened().execute(statement, parameters or {}).fetchall()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """One writer at a time over all processes; everything in it happens, or nothing."""
-        with self._lock:
-            db = self._opened()
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
-            db.execute("COMMIT")
-
-    def _times(self, lease_s: float) -> dict[str, float]:
-        now = self._clock()
-        return {"now": now, "expires": now + lease_s}
+            events = events_of(db, newest["episode_id"])
+            later = [event for event in standing(events) if event.event_id > newest["event_id"]]
+            for event in later:
+                if event.role in REPLACING:
+                    raise InputError(
+                        f"nothing undone: {event.annotator} has labelled {event.episode_id} since you did"
+                    )
+            (mine,) = [event for event in events if event.event_id == newest["event_id"]]
+            before = resolve([event for event in events if event != mine])
+            new = NewLabel(mine.episode_id, "", annotator)
+            return self._append(db, new, mine.role, outcome=before.outcome, undoes=mine.event_id)
 
     def _append(
         self,
         db: sqlite3.Connection,
-        episode_id: str,
-        outcome: str | None,
-        annotator: str,
-        note: str,
+        new: NewLabel,
+        role: str,
+        *,
+        outcome: str | None = None,
         undoes: int | None = None,
     ) -> LabelEvent:
-        """Appends an event and ends any lease: whoever held one must look at the new label first."""
-        created_at = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds")
+        """Appends an event and ends any lease: whoever held one must look at the new state first."""
+        events = events_of(db, new.episode_id)
+        replaced = [e for e in events if role in REPLACING or undoes or e.annotator == new.annotator]
         row = db.execute(
             """
-            INSERT INTO label_events (episode_id, outcome, annotator, note, created_at, supersedes, undoes)
-            VALUES (:id, :outcome, :annotator, :note, :created_at,
-                (SELECT MAX(event_id) FROM label_events WHERE episode_id = :id), :undoes)
-            RETURNING *
+            INSERT INTO label_events (episode_id, outcome, annotator, note, created_at, supersedes, undoes,
+                role, quality, marks)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *
             """,
-            {
-                "id": episode_id,
-                "outcome": outcome,
-                "annotator": annotator,
-                "note": note,
-                "created_at": created_at,
-                "undoes": undoes,
-            },
+            (
+                new.episode_id,
+                outcome if undoes else new.outcome,
+                new.annotator,
+                new.note,
+                timestamp(self._clock()),
+                replaced[-1].event_id if replaced else None,
+                undoes,
+                role,
+                new.quality,
+                marks_text(new.marks),
+            ),
         ).fetchone()
+        event = event_of(row)
+        update_state(db, new.episode_id, resolve([*events, event]))
         db.execute(
-            "UPDATE episodes SET fence = fence + 1, leased_by = NULL, lease_expires = NULL WHERE id = ?",
-            (episode_id,),
+            "UPDATE episodes SET fence = fence + 1, leased_by = NULL, lease_expires = NULL, lease_blind = 0"
+            " WHERE id = ?",
+            (new.episode_id,),
         )
-        return LabelEvent(**dict(row))
+        return event
 
-    @staticmethod
-    def _require_known(db: sqlite3.Connection, episode_id: str) -> None:
-        if db.execute("SELECT 1 FROM episodes WHERE id = ?", (episode_id,)).fetchone() is None:
+    def _require_reviewer(self, name: str) -> None:
+        if not self.rules.is_reviewer(name):
             raise InputError(
-                f"the label store does not know an episode {episode_id!r}: see 'recap episodes list'"
+                f"{name} is no reviewer: [labels] in recap.toml names {', '.join(self.rules.reviewers)}"
             )
 
-    @staticmethod
-    def _require_held(db: sqlite3.Connection, lease: Lease) -> None:
-        row = db.execute(
-            "SELECT 1 FROM episodes WHERE id = ? AND fence = ? AND leased_by = ?",
-            (lease.episode_id, lease.fence, lease.annotator),
-        ).fetchone()
-        if row is None:
-            raise StaleLease(
-                f"{lease.annotator}'s lease on {lease.episode_id} is over: it was used, released, or ran out "
-                "and the episode went to someone else; take the next one"
-            )
+
+def _role(state: EpisodeState, annotator: str, blind: bool) -> str:
+    """What a label given under a lease is, by where the episode stands."""
+    if state.name == "gold":
+        return "answer"
+    own = state.opinion_of(annotator)
+    others = len(state.opinions) - (own is not None)
+    # Their own opinion replaces only their own, as long as there are others' beside it.
+    return "second" if others and (blind or own is not None) else "label"
+
+
+def _checked(
+    episode_id: str, outcome: str, annotator: str, note: str, quality: str | None, marks: Sequence[Mark]
+) -> NewLabel:
+    require_outcome(outcome)
+    require_name(annotator)
+    require_text("a note", note)
+    require_quality(quality)
+    return NewLabel(episode_id, outcome, annotator, note, quality, tuple(marks))

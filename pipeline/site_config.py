@@ -14,8 +14,18 @@
     [cameras.table.options]
     serial_number_or_name = "0123456789"
 
+    [operator]
+    type = "gen3_gamepad"       # a LeRobot teleoperator's registered name
+    [operator.options]          # fields of that teleoperator's own configuration class
+    max_linear_speed = 0.2
+
     [cache]
     max_gib = 200               # decoded frames, all image sizes together
+
+    [labels]
+    double_share = 0.1          # of the episodes, labelled by two people who do not see each other's answer
+    gold_share = 0.05           # of an annotator's answers, asked for on episodes whose outcome is certain
+    reviewers = ["ana"]         # who settles disputes; nobody named: everybody may
 
     [defaults]
     operator = "ana"
@@ -58,6 +68,22 @@ class CameraSection:
 
 
 @dataclass(frozen=True)
+class OperatorSection:
+    """``[operator]``: the input device. ``options`` go to the teleoperator's own configuration class."""
+
+    type: str = ""  # empty: the command line names one
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Rejects values of the wrong type."""
+        if not isinstance(self.type, str):
+            raise InputError(f"operator.type must be a text, not {self.type!r}")
+        _require_table("operator.options", self.options)
+        if self.options and not self.type:
+            raise InputError("operator.options without operator.type: say which device they are for")
+
+
+@dataclass(frozen=True)
 class DefaultsSection:
     """``[defaults]``: what commands assume when a flag is not given."""
 
@@ -97,14 +123,42 @@ class CacheSection:
 
 
 @dataclass(frozen=True)
+class LabelsSection:
+    """``[labels]``: how far labels are checked, and who settles disputes."""
+
+    double_share: float = 0.1  # share of the episodes that two people label, each without the other's answer
+    gold_share: float = 0.05  # share of an annotator's answers that are asked for on gold episodes
+    reviewers: tuple[str, ...] = ()  # names as annotators give them; empty: everybody is one
+
+    def __post_init__(self) -> None:
+        """Rejects anything but shares in 0..1 and names."""
+        for name in ("double_share", "gold_share"):
+            share = getattr(self, name)
+            if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+                raise InputError(f"labels.{name} must be a share from 0 to 1, not {share!r}")
+        if isinstance(self.reviewers, list):
+            object.__setattr__(self, "reviewers", tuple(self.reviewers))
+        if not isinstance(self.reviewers, tuple):
+            raise InputError(f"labels.reviewers must be a list of names, not {self.reviewers!r}")
+        for reviewer in self.reviewers:
+            _require_text("labels.reviewers", reviewer)
+
+    def is_reviewer(self, name: str) -> bool:
+        """Whether this annotator may adjudicate and set gold."""
+        return not self.reviewers or name in self.reviewers
+
+
+@dataclass(frozen=True)
 class SiteConfig:
     """All of ``recap.toml``. Contradictions are rejected when it is built."""
 
     robot: RobotSection = field(default_factory=RobotSection)
     cameras: Mapping[str, CameraSection] = field(default_factory=dict)
+    operator: OperatorSection = field(default_factory=OperatorSection)
     tasks: tuple[str, ...] = ()  # empty: the robot's own tasks, if it has any
     defaults: DefaultsSection = field(default_factory=DefaultsSection)
     cache: CacheSection = field(default_factory=CacheSection)
+    labels: LabelsSection = field(default_factory=LabelsSection)
 
     def __post_init__(self) -> None:
         """Rejects doubled tasks, nameless cameras, and cameras for an arm that renders its own."""
@@ -152,9 +206,11 @@ def _from_document(document: dict[str, Any]) -> SiteConfig:
     return SiteConfig(
         robot=RobotSection(**_table("robot", document.get("robot", {}), RobotSection)),
         cameras=cameras,
+        operator=OperatorSection(**_table("operator", document.get("operator", {}), OperatorSection)),
         tasks=tuple(tasks),
         defaults=DefaultsSection(**_table("defaults", document.get("defaults", {}), DefaultsSection)),
         cache=CacheSection(**_table("cache", document.get("cache", {}), CacheSection)),
+        labels=LabelsSection(**_table("labels", document.get("labels", {}), LabelsSection)),
     )
 
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from pipeline.episode_file import EpisodeEntry
 from pipeline.errors import InputError
-from pipeline.labels import LabelStore, freeze, read_snapshot
+from pipeline.labels import LabelStore, Mark, freeze, read_snapshot
+from pipeline.site_config import LabelsSection
 from tests.pipeline.episodes import make_info
 
 ENTRIES = [
@@ -105,6 +106,76 @@ def test_changed_and_foreign_files_are_refused(tmp_path: Path) -> None:
         read_snapshot(snapshot.path)
     with pytest.raises(InputError, match="cannot read the label snapshot"):
         read_snapshot(tmp_path / "none.parquet")
+
+
+def opinion(store: LabelStore, episode: str, annotator: str, outcome: str, **more: object) -> None:
+    """An independent opinion."""
+    lease = store.claim_episode(episode, annotator)
+    assert lease is not None
+    store.record(lease, outcome, **more)  # type: ignore[arg-type]  # passed through
+
+
+def labelled_twice(path: Path, order: list[str]) -> LabelStore:
+    """Ana and Bo agree on e0 and differ on e1; a reviewer settled e2, and e3 is gold."""
+    store = LabelStore(path, rules=LabelsSection(double_share=1.0))
+    store.sync([(entry.id, entry.info.task) for entry in ENTRIES])
+    more: dict[str, dict[str, object]] = {
+        "ana": {"quality": "clean"},
+        "bo": {"quality": "clumsy", "marks": [Mark("success", 4, 4)]},
+    }
+    for annotator in order:
+        opinion(store, "e0", annotator, "success", **more[annotator])
+        opinion(store, "e1", annotator, "success" if annotator == "ana" else "failure")
+        opinion(store, "e2", annotator, "success" if annotator == "ana" else "failure")
+    store.adjudicate("e2", "failure", "rita", quality="unsafe", marks=[Mark("failure", 2, 2)])
+    store.set_gold("e3", "success", "rita")
+    opinion(store, "e3", "ana", "failure")
+    return store
+
+
+def test_double_labels_count_once_and_disputed_episodes_are_left_out(tmp_path: Path) -> None:
+    store = labelled_twice(tmp_path / "l.sqlite", ["ana", "bo"])
+    snapshot = freeze(store, ENTRIES, tmp_path)
+    assert snapshot.disputed == 1
+    assert [(r.episode_id, r.outcome, r.annotator, r.opinions, r.quality) for r in snapshot.rows] == [
+        ("e0", "success", "ana + bo", 2, "clumsy"),
+        ("e2", "failure", "rita", 1, "unsafe"),
+        ("e3", "success", "rita", 1, None),
+        ("e4", None, None, 0, None),
+    ]
+    assert [row.marks for row in snapshot.rows[:2]] == [(Mark("success", 4, 4),), (Mark("failure", 2, 2),)]
+    assert read_snapshot(snapshot.path) == list(snapshot.rows)
+    table = pq.read_table(snapshot.path)
+    assert table.schema.metadata[b"kinova_recap.disputed"] == b"1"
+    assert table["marks"].to_pylist()[0] == [
+        {"kind": "success", "start_frame": 4, "end_frame": 4, "text": ""}
+    ]
+    assert freeze(store, [ENTRIES[0]], tmp_path).disputed == 0
+    without = freeze(store, [entry for entry in ENTRIES if entry.id != "e1"], tmp_path)
+    assert without.rows == snapshot.rows and without.digest != snapshot.digest, "the count is part of it"
+    store.adjudicate("e1", "success", "rita")
+    assert [row.episode_id for row in freeze(store, ENTRIES, tmp_path).rows] == ["e0", "e1", "e2", "e3", "e4"]
+
+
+def test_who_labelled_first_does_not_matter(tmp_path: Path) -> None:
+    digests = {
+        freeze(labelled_twice(tmp_path / f"{order[0]}.sqlite", order), ENTRIES, tmp_path / order[0]).digest
+        for order in (["ana", "bo"], ["bo", "ana"])
+    }
+    assert len(digests) == 1
+
+
+def test_snapshots_of_newer_software_and_changed_counts_are_refused(tmp_path: Path) -> None:
+    snapshot = freeze(store_with(tmp_path / "l.sqlite", {"e0": "failure"}), ENTRIES, tmp_path)
+    table = pq.read_table(snapshot.path)
+    for key, value, message in (
+        (b"kinova_recap.snapshot_version", b"3", "has version 3"),
+        (b"kinova_recap.snapshot_version", b"1", "not as it was frozen"),
+        (b"kinova_recap.disputed", b"4", "not as it was frozen"),
+    ):
+        pq.write_table(table.replace_schema_metadata({**table.schema.metadata, key: value}), snapshot.path)
+        with pytest.raises(InputError, match=message):
+            read_snapshot(snapshot.path)
 
 
 def freeze_in_child(folder: Path) -> str:

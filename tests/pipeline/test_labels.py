@@ -12,12 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from pipeline.errors import InputError
-from pipeline.labels import LabelStore, Lease, StaleLease
+from pipeline.labels import LabelStore, Lease, QueueFilter, StaleLease
 
 TASK = "pick up the red cube"
 
@@ -49,7 +46,7 @@ def store(tmp_path: Path, clock: Clock) -> Iterator[LabelStore]:
 
 def claim(store: LabelStore, annotator: str, task: str | None = None) -> Lease:
     """A lease that must be there."""
-    lease = store.claim(annotator, task)
+    lease = store.claim(annotator, wanted=QueueFilter(task))
     assert lease is not None
     return lease
 
@@ -67,8 +64,8 @@ def test_claims_go_in_order_and_never_twice(store: LabelStore) -> None:
 
 def test_claims_of_one_task(store: LabelStore) -> None:
     assert claim(store, "ana", "другая/task").episode_id == "f0"
-    assert store.claim("ana", "другая/task") is None
-    assert store.claim("ana", "no such task") is None
+    assert store.claim("ana", wanted=QueueFilter("другая/task")) is None
+    assert store.claim("ana", wanted=QueueFilter("no such task")) is None
 
 
 def test_recording_labels_and_ends_the_lease(store: LabelStore, clock: Clock) -> None:
@@ -203,9 +200,11 @@ def test_undo_does_not_touch_what_somebody_else_said_since(store: LabelStore) ->
         "UPDATE label_events SET note = note",
         "DELETE FROM label_events",
         "INSERT OR REPLACE INTO label_events SELECT event_id, episode_id, 'failure', annotator, note,"
-        " created_at, supersedes, undoes FROM label_events",
-        "INSERT OR REPLACE INTO label_events (episode_id, outcome, annotator, note, created_at, undoes)"
-        " VALUES ('e0', 'failure', 'x', '', '', 1)",
+        " created_at, supersedes, undoes, role, quality, marks FROM label_events",
+        "INSERT OR REPLACE INTO label_events (episode_id, outcome, annotator, note, created_at, undoes,"
+        " marks) VALUES ('e0', 'failure', 'x', '', '', 1, '[]')",
+        "DELETE FROM episodes",
+        "UPDATE episodes SET id = 'other' WHERE id = 'e0'",
     ],
 )
 def test_the_database_itself_refuses_to_change_history(store: LabelStore, statement: str) -> None:
@@ -288,53 +287,3 @@ def test_processes_never_get_the_same_lease(tmp_path: Path) -> None:
     with LabelStore(path) as store:
         assert store.progress().unlabelled == 0
         assert all(len(store.history(episode)) == 1 for episode, _ in leases)
-
-
-class LabellingMachine(RuleBasedStateMachine):
-    """Two people label two episodes in any order; a plain list of standing labels is the model."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.store = LabelStore(Path(":memory:"))
-        self.store.sync([("e0", TASK), ("e1", TASK)])
-        self.model: list[tuple[str, str, str]] = []
-
-    @rule(
-        episode=st.sampled_from(["e0", "e1"]),
-        outcome=st.sampled_from(["success", "failure", "exclude"]),
-        annotator=st.sampled_from(["ana", "bo"]),
-    )
-    def label(self, episode: str, outcome: str, annotator: str) -> None:
-        """Somebody labels."""
-        self.store.set(episode, outcome, annotator)
-        self.model.append((episode, outcome, annotator))
-
-    @rule(annotator=st.sampled_from(["ana", "bo"]))
-    def undo(self, annotator: str) -> None:
-        """Somebody undoes."""
-        mine = [i for i, label in enumerate(self.model) if label[2] == annotator]
-        if not mine:
-            assert self.store.undo(annotator) is None
-            return
-        last = mine[-1]
-        if any(label[0] == self.model[last][0] for label in self.model[last + 1 :]):
-            with pytest.raises(InputError, match="since you did"):
-                self.store.undo(annotator)
-        else:
-            self.store.undo(annotator)
-            del self.model[last]
-
-    @invariant()
-    def the_same_labels_hold(self) -> None:
-        """The store agrees with the model, and its queue with its labels."""
-        expected = {episode: (outcome, annotator) for episode, outcome, annotator in self.model}
-        assert {e: (x.outcome, x.annotator) for e, x in self.store.current().items()} == expected
-        assert self.store.progress().unlabelled == 2 - len(expected)
-
-    def teardown(self) -> None:
-        """Closes the store."""
-        self.store.close()
-
-
-TestLabelling = LabellingMachine.TestCase
-TestLabelling.settings = settings(max_examples=20, stateful_step_count=15, deadline=None)

@@ -12,6 +12,8 @@ from pipeline.site_config import (
     CacheSection,
     CameraSection,
     DefaultsSection,
+    LabelsSection,
+    OperatorSection,
     RobotSection,
     SiteConfig,
     load_site_config,
@@ -27,11 +29,17 @@ ip = "192.168.1.10"
 type = "intelrealsense"
 [cameras.table.options]
 serial_number_or_name = "0123"
+[operator]
+type = "gen3_gamepad"
+options = { max_linear_speed = 0.1 }
 [defaults]
 operator = "ana"
 rate_hz = 20
 [cache]
 max_gib = 1.5
+[labels]
+double_share = 0.2
+reviewers = ["ana", "Бо"]
 """
 
 
@@ -46,9 +54,11 @@ def test_a_full_file_is_read(tmp_path: Path) -> None:
     assert config == SiteConfig(
         robot=RobotSection("kinova_gen3", {"ip": "192.168.1.10"}),
         cameras={"table": CameraSection("intelrealsense", {"serial_number_or_name": "0123"})},
+        operator=OperatorSection("gen3_gamepad", {"max_linear_speed": 0.1}),
         tasks=("pick up the red cube", "открой ящик"),
         defaults=DefaultsSection(operator="ana", rate_hz=20),
         cache=CacheSection(max_gib=1.5),
+        labels=LabelsSection(double_share=0.2, reviewers=("ana", "Бо")),
     )
     assert pickle.loads(pickle.dumps(config)) == config
 
@@ -65,7 +75,8 @@ def test_no_file_and_an_empty_file_mean_the_simulated_arm(tmp_path: Path) -> Non
         ("tasks = [", "cannot read"),
         (
             "taks = []",
-            "unknown key 'taks' in the top level; known are robot, cameras, tasks, defaults, cache",
+            "unknown key 'taks' in the top level; known are robot, cameras, operator, tasks, defaults, "
+            "cache, labels",
         ),
         ("[robot]\nip = '1'", r"unknown key 'ip' in \[robot\]"),
         ("[cameras.a]\ntype='x'\nfps=1", r"unknown key 'fps' in \[cameras.a\]"),
@@ -81,6 +92,8 @@ def test_no_file_and_an_empty_file_mean_the_simulated_arm(tmp_path: Path) -> Non
         ("[robot]\ntype = 'k'\n[cameras.a]", "cameras.a.type must be a text"),
         ("[robot]\ntype = 'k'\n[cameras.'a/b']\ntype='x'", "camera name 'a/b'"),
         ("[cameras.a]\ntype = 'x'", "contradicts robot.type 'simulated_gen3'"),
+        ("[operator]\ntype = 3", "operator.type must be a text"),
+        ("[operator.options]\nlinear_speed = 1", "operator.options without operator.type"),
         ("[defaults]\nrate_hz = 0", "rate_hz must lie"),
         ("[defaults]\nrate_hz = nan", "rate_hz must lie"),
         ("[defaults]\nrate_hz = true", "rate_hz must be a number"),
@@ -90,6 +103,12 @@ def test_no_file_and_an_empty_file_mean_the_simulated_arm(tmp_path: Path) -> Non
         ("[cache]\nmax_gib = nan", "cache.max_gib must be 0 or more"),
         ("[cache]\nmax_gib = true", "cache.max_gib must be a number"),
         ("[cache]\nmax = 1", r"unknown key 'max' in \[cache\]"),
+        ("[labels]\ndouble_share = 1.5", "labels.double_share must be a share from 0 to 1"),
+        ("[labels]\ngold_share = nan", "labels.gold_share must be a share"),
+        ("[labels]\ngold_share = true", "labels.gold_share must be a share"),
+        ("[labels]\nreviewers = 'ana'", "labels.reviewers must be a list of names"),
+        ("[labels]\nreviewers = ['']", "labels.reviewers must be a text"),
+        ("[labels]\nreviewer = ['ana']", r"unknown key 'reviewer' in \[labels\]"),
         ("[defaults]\noperator = ' '", "defaults.operator must be a text"),
     ],
 )
@@ -98,3 +117,9 @@ def test_each_mistake_is_named_with_its_file(tmp_path: Path, text: str, message:
     with pytest.raises(InputError, match=message) as caught:
         load_site_config(path)
     assert str(path) in str(caught.value)
+
+
+def test_everybody_is_a_reviewer_until_some_are_named() -> None:
+    assert LabelsSection().is_reviewer("bo")
+    assert LabelsSection(reviewers=("ana",)).is_reviewer("ana")
+    assert not LabelsSection(reviewers=("ana",)).is_reviewer("bo")
