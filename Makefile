@@ -28,10 +28,14 @@ $(VENV)/.system-stamp: $(VENV)/.python-stamp
 	@tools/setup.sh system
 	@touch $@
 
+$(VENV)/.browser-stamp: $(VENV)/.python-stamp
+	@tools/setup.sh browser
+	@touch $@
+
 demo: setup  ## the whole loop in simulation, about 15 minutes on 2 cores (ARGS=--quick: 4)
 	@$(BIN)/recap demo --workspace "$(WORKSPACE)" $(ARGS)
 
-test: setup  ## the tests, several at a time (ARGS='tests/pipeline -x' narrows them, ARGS='-n 0' one at a time)
+test: setup $(VENV)/.browser-stamp  ## the tests, several at a time (ARGS='tests/pipeline -x' narrows them, ARGS='-n 0' one at a time)
 	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal $(ARGS)
 
 check: $(VENV)/.python-stamp  ## ruff, mypy and the import rules, on all of our code

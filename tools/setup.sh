@@ -3,6 +3,7 @@
 #
 #   tools/setup.sh python   .venv with Python 3.12 and everything of constraints.txt
 #   tools/setup.sh system   off-screen OpenGL for MuJoCo, libusb for RealSense cameras
+#   tools/setup.sh browser  a browser, for the labelling app's tests only
 #
 # `make` runs it and keeps a stamp for each. Nothing outside .venv changes, except that `system`
 # installs Debian or Ubuntu packages where it may (root, or sudo without a password); elsewhere it says in
@@ -100,8 +101,18 @@ setup_system() {
     fi
 }
 
+setup_browser() {
+    local name
+    for name in chromium chromium-browser google-chrome; do
+        if command -v "$name" >/dev/null 2>&1; then return; fi
+    done
+    install_packages chromium ||
+        echo "setup: no browser found: the labelling app's browser tests are skipped; install chromium to run them"
+}
+
 case "${1:-}" in
     python) setup_python ;;
     system) setup_system ;;
-    *) stop "usage: tools/setup.sh python|system" ;;
+    browser) setup_browser ;;
+    *) stop "usage: tools/setup.sh python|system|browser" ;;
 esac
