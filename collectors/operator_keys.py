@@ -117,7 +117,7 @@ class TerminalInput:
         self._listeners: list[Callable[[str], None]] = []
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._wake_r = self._wake_w = -1
+        self._wake_r = self._wake_w = self._keys_fd = -1
         self._caught: list[signal.Signals] = []
 
     @property
@@ -153,7 +153,10 @@ class TerminalInput:
         termios.tcsetattr(fd, termios.TCSANOW, _single_keys(termios.tcgetattr(fd)))
         termios.tcflush(fd, termios.TCIFLUSH)
         self._wake_r, self._wake_w = os.pipe()
-        self._thread = threading.Thread(target=self._read, args=(fd,), name="terminal keys", daemon=True)
+        self._keys_fd = _own_descriptor(fd)
+        self._thread = threading.Thread(
+            target=self._read, args=(self._keys_fd,), name="terminal keys", daemon=True
+        )
         self._thread.start()
         return self
 
@@ -169,8 +172,8 @@ class TerminalInput:
             if self._thread is not threading.current_thread():
                 self._thread.join()
             self._thread = None
-        os.close(self._wake_r)
-        os.close(self._wake_w)
+        for descriptor in (self._wake_r, self._wake_w, self._keys_fd):
+            os.close(descriptor)
         self._being_read.discard(self._fd)
         self._saved = None
         for number in self._caught:
@@ -206,8 +209,12 @@ class TerminalInput:
                 self._take(decoder.expire(time.monotonic()))
                 continue
             data = b""
-            with contextlib.suppress(OSError):  # the terminal was closed
+            try:
                 data = os.read(fd, 1024)
+            except BlockingIOError:  # another reader of this terminal was quicker
+                continue
+            except OSError:  # the terminal was closed
+                pass
             if not data:
                 self.lost = "the terminal was closed; recording stops because nobody could stop it by key"
                 self._press(OperatorKey.STOP)
@@ -247,6 +254,15 @@ def _terminal_fd(fd: int | None) -> int | None:
         if os.tcgetpgrp(fd) != os.getpgrp():
             return None
     return fd
+
+
+def _own_descriptor(fd: int) -> int:
+    """The terminal once more, opened so that reading never waits; others' reads go on as they were.
+
+    Some other code, such as ``lerobot-record``, may read the same terminal: a byte that was there a moment
+    ago can be gone.
+    """
+    return os.open(os.ttyname(fd), os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
 
 
 def _single_keys(attributes: list[Any]) -> list[Any]:
