@@ -1,8 +1,8 @@
 """What one annotator's page does with the label store; the page itself only draws.
 
-Every episode that is shown is leased, so that two people never label the same one by accident. All that
-lasts lives in the store; what is lost with a browser's connection is only which episode was on the
-screen, and :meth:`LabelingQueue.take` gets that one back by its id.
+Every episode that is shown is leased, so that two people never label the same one by accident. So is the one
+after it, whose film is made meanwhile. All that lasts lives in the store; what is lost with a browser's
+connection is only which leases these were, and :meth:`LabelingQueue.resume` gets them back by their names.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
+from labeling_app.catalogue import Catalogue
+from labeling_app.messages import Said
 from pipeline.episode_file import EpisodeEntry
 from pipeline.errors import InputError
-from pipeline.labels import Label, LabelEvent, LabelStore, Lease, Progress
-from pipeline.workspace import Workspace
+from pipeline.labels import LabelEvent, LabelStore, Lease, Progress, QueueFilter, StaleLease
 
 LONGEST_NAME = 60
+# Near the end of the queue nobody holds an episode that they do not look at: somebody else may be free.
+LEFT_FOR_OTHERS = 4
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,11 @@ class Ticket:
 
     entry: EpisodeEntry
     lease: Lease
+
+    @property
+    def token(self) -> str:
+        """Names this look at the episode, so that an answer counts only for what was seen."""
+        return f"{self.entry.id}:{self.lease.fence}"
 
 
 def annotator_name(typed: str) -> str:
@@ -35,63 +43,79 @@ def annotator_name(typed: str) -> str:
 
 
 class LabelingQueue:
-    """One annotator at work on one workspace. ``task`` narrows the queue to one task."""
+    """One annotator at work on one workspace; ``wanted`` narrows and orders the queue."""
 
     def __init__(
-        self, workspace: Workspace, store: LabelStore, annotator: str, task: str | None = None
+        self, catalogue: Catalogue, store: LabelStore, annotator: str, wanted: QueueFilter | None = None
     ) -> None:
-        """Touches nothing yet. ``store`` is shared by all annotators that this process serves."""
-        self.workspace = workspace
+        """Touches nothing yet. ``store`` and ``catalogue`` are shared by all whom this process serves."""
+        self.catalogue = catalogue
         self.store = store
         self.annotator = annotator
-        self.task = task
+        self.wanted = wanted or QueueFilter()
 
     def take(self, skipped: Collection[str] = (), preferred: str | None = None) -> Ticket | None:
-        """Leases an episode to show: ``preferred`` if it is to be had, or else the oldest unlabelled one.
+        """Leases an episode to show: ``preferred`` if it is to be had, or else the next of the queue.
 
         Leaves out ``skipped`` episodes, those that others hold, and those whose file cannot be read.
         ``None`` when there is nothing left.
         """
-        if preferred is not None and (ticket := self._take_one(preferred)) is not None:
+        if preferred is not None and (ticket := self.take_one(preferred)) is not None:
             return ticket
-        # Leases on what is passed over are held until the end, or the store would offer them again.
-        passed: list[Lease] = []
-        try:
-            while (lease := self.store.claim(self.annotator, self.task)) is not None:
-                if lease.episode_id not in skipped:
-                    try:
-                        return Ticket(self.workspace.find(lease.episode_id), lease)
-                    except InputError:
-                        pass
-                passed.append(lease)
-        finally:
-            for lease in passed:
+        passed = set(skipped)
+        while True:
+            lease = self.store.claim(self.annotator, wanted=self.wanted, skipped=passed)
+            if lease is None:
+                return None
+            try:
+                return Ticket(self.catalogue.find(lease.episode_id).entry, lease)
+            except InputError:
                 self.store.release(lease)
-        return None
+                passed.add(lease.episode_id)
 
-    def _take_one(self, episode_id: str) -> Ticket | None:
+    def take_one(self, episode_id: str) -> Ticket | None:
+        """Leases this very episode; ``None`` if there is none of that id or somebody else holds it."""
         try:
-            entry = self.workspace.find(episode_id)
+            entry = self.catalogue.find(episode_id).entry
             lease = self.store.claim_episode(episode_id, self.annotator)
         except InputError:
             return None
         return None if lease is None else Ticket(entry, lease)
 
-    def is_labelled(self, episode_id: str) -> bool:
-        """Whether a label holds for the episode, whoever gave it."""
-        history = self.store.history(episode_id)
-        return bool(history) and history[-1].outcome is not None
+    def take_ahead(self, skipped: Collection[str] = ()) -> Ticket | None:
+        """Leases the episode after the one shown, unless few are left: then others may need it."""
+        progress = self.progress()
+        free = progress.unlabelled + progress.awaiting_second - progress.leased
+        return self.take(skipped) if free > LEFT_FOR_OTHERS else None
+
+    def resume(self, token: str | None) -> Ticket | None:
+        """The ticket of that name, if its lease has not been used, released, or lost to somebody else."""
+        episode_id, _, fence = (token or "").rpartition(":")
+        if not fence.isascii() or not fence.isdigit() or len(fence) > 12:
+            return None
+        try:
+            entry = self.catalogue.find(episode_id).entry
+            return self.keep(Ticket(entry, Lease(episode_id, self.annotator, int(fence), 0.0)))
+        except (InputError, StaleLease):
+            return None
 
     def keep(self, ticket: Ticket) -> Ticket:
         """Prolongs the lease, as a page that is open does now and then. Raises ``StaleLease``."""
         return replace(ticket, lease=self.store.heartbeat(ticket.lease))
 
-    def answer(self, ticket: Ticket, outcome: str, note: str = "") -> LabelEvent:
-        """Records a label. Raises ``StaleLease`` when the episode has gone to someone else meanwhile."""
-        return self.store.record(ticket.lease, outcome, note.strip())
+    def kept(self, ticket: Ticket | None) -> Ticket | None:
+        """As :meth:`keep`; ``None`` where there is no lease any more."""
+        try:
+            return None if ticket is None else self.keep(ticket)
+        except StaleLease:
+            return None
 
-    def skip(self, ticket: Ticket) -> None:
-        """Gives the episode back unlabelled; the page remembers not to show it again for now."""
+    def answer(self, ticket: Ticket, said: Said) -> LabelEvent:
+        """Records a label. Raises ``StaleLease`` when the episode has gone to someone else meanwhile."""
+        return self.store.record(ticket.lease, said.answer, said.note, quality=said.quality, marks=said.marks)
+
+    def give_back(self, ticket: Ticket) -> None:
+        """Gives the episode back unlabelled."""
         self.store.release(ticket.lease)
 
     def undo(self) -> LabelEvent | None:
@@ -100,16 +124,8 @@ class LabelingQueue:
 
     def progress(self) -> Progress:
         """Counts over the queue's task, or over all."""
-        return self.store.progress(self.task)
+        return self.store.progress(self.wanted.task)
 
-    def own_labels(self, newest: int) -> list[Label]:
-        """The newest labels of this annotator that hold, newest first. Other people's stay hidden."""
-        own = [label for label in self.store.current().values() if label.annotator == self.annotator]
-        return sorted(own, key=lambda label: label.event_id, reverse=True)[:newest]
-
-
-def refresh(workspace: Workspace, store: LabelStore) -> dict[str, str]:
-    """Tells the store of every finished episode; returns episode id -> task, oldest first."""
-    tasks = {entry.id: entry.info.task for entry in workspace.list_episodes()}
-    store.sync(tasks.items())
-    return tasks
+    def own_labels(self, newest: int) -> list[LabelEvent]:
+        """What this annotator said last and did not take back, newest first. Other people's stay hidden."""
+        return self.store.labels_of(self.annotator, newest)

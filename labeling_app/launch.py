@@ -7,7 +7,6 @@ import sys
 import tomllib
 from pathlib import Path
 
-from labeling_app.driving import DRIVERS
 from pipeline.errors import InputError
 
 APP = Path(__file__).with_name("app.py")
@@ -34,12 +33,14 @@ def streamlit_command(
         "browser.gatherUsageStats": "false",
         "server.fileWatcherType": "none",
         "client.toolbarMode": "minimal",
-        "theme.primaryColor": "#1c7ed6",
-        # The legend has the very colours of the film's bar.
-        **{f"theme.{driver.colour}TextColor": f"#{bytes(driver.rgb).hex()}" for driver in DRIVERS.values()},
+        # Set for light and dark, not for both at once: that would be a theme of our own, whatever the
+        # browser wishes.
+        "theme.light.primaryColor": "#1c7ed6",
+        "theme.dark.primaryColor": "#4dabf7",
     }
     flags = [part for name, value in options.items() for part in (f"--{name}", value)]
-    return [sys.executable, "-m", "streamlit", "run", str(APP), *flags, "--", "--workspace", str(workspace)]
+    serve = [sys.executable, "-m", "labeling_app.serve", "run", str(APP), *flags]
+    return [*serve, "--", "--workspace", str(workspace)]
 
 
 def is_loopback(address: str | None) -> bool:

@@ -1,95 +1,138 @@
-"""What is on one browser's screen, and what its buttons do to it.
+"""What is on one browser's label page, and what its keys do to it.
 
-Streamlit's session state holds ``ticket`` (the episode shown), ``queue`` (whose it is), ``skipped`` (ids),
-``wanted`` (the id to show next) and ``notice`` (a line to show once). It is gone when the connection closes;
-the page's address keeps the name and the episode.
+Streamlit's session state holds ``ticket`` (the episode shown), ``ahead`` (the one after it), ``queue``
+(whose they are), ``skipped`` (ids), ``wanted`` (the id to show next), ``attempt`` (counts messages, so that
+the player hears of each reply), ``notice`` and ``problem`` (a line to show once). It is gone when the
+connection closes; the page's address keeps the name and the leases.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
+from typing import Any
+
 import streamlit as st
 
 from labeling_app.labeling_queue import LabelingQueue, Ticket
-from pipeline.errors import InputError
+from labeling_app.messages import SKIP, Said, read_message
+from labeling_app.player import last_message
+from pipeline.errors import Failure, InputError
 from pipeline.labels import StaleLease
 
 ANSWERED = {"success": "Success", "failure": "Failure", "exclude": "Excluded"}
+SHOWN, NEXT = "at", "next"
+"""The names under which the page's address keeps the two leases."""
 
 
 def current_ticket(queue: LabelingQueue) -> Ticket | None:
     """The episode on the screen. After a reload, the page's address still says which it was."""
-    ticket: Ticket | None = st.session_state.get("ticket")
-    if ticket is None or ticket.lease.annotator != queue.annotator:
-        wanted = st.session_state.pop("wanted", None)
-        if wanted is None and "ticket" not in st.session_state:
-            remembered = st.query_params.get("episode")
-            wanted = remembered if remembered and not queue.is_labelled(remembered) else None
-        ticket = queue.take(st.session_state.get("skipped", ()), wanted)
-        st.session_state["queue"], st.session_state["ticket"] = queue, ticket
-    if ticket is not None:
-        st.query_params["episode"] = ticket.entry.id
-    elif "episode" in st.query_params:
-        del st.query_params["episode"]
+    state = st.session_state
+    ticket: Ticket | None = state.get("ticket")
+    ahead: Ticket | None = state.get("ahead")
+    if "queue" not in state:
+        ticket = queue.resume(st.query_params.get(SHOWN))
+        ahead = queue.resume(st.query_params.get(NEXT))
+    elif state["queue"].annotator != queue.annotator or state["queue"].wanted != queue.wanted:
+        put_back(everything=True)
+        ticket = ahead = None
+    if ticket is None:
+        wanted = state.pop("wanted", None)
+        ticket = None if wanted is None else queue.take_one(wanted)
+        if ticket is None:
+            ticket, ahead = queue.kept(ahead), None
+        ticket = ticket or queue.take(skipped())
+    state["queue"], state["ticket"], state["ahead"] = queue, ticket, ahead
+    _remember(SHOWN, ticket)
+    _remember(NEXT, ahead)
     return ticket
 
 
-def note_key(ticket: Ticket) -> str:
-    """The note's field is a new one for every episode, so that a note never passes to the next."""
-    return f"note-{ticket.entry.id}-{ticket.lease.fence}"
+def look_ahead(queue: LabelingQueue) -> Ticket | None:
+    """Leases the episode to show next, so that its film can be made meanwhile."""
+    state = st.session_state
+    if state.get("ahead") is None and state.get("ticket") is not None:
+        state["ahead"] = queue.take_ahead({*skipped(), state["ticket"].entry.id})
+        _remember(NEXT, state["ahead"])
+    ahead: Ticket | None = state.get("ahead")
+    return ahead
 
 
-def is_on_screen(ticket: Ticket) -> bool:
-    """Whether a click meant the episode shown now; a key pressed twice did so only the first time."""
-    shown: Ticket | None = st.session_state.get("ticket")
-    return shown is not None and shown.lease.fence == ticket.lease.fence and shown.entry.id == ticket.entry.id
+def keep_leases(queue: LabelingQueue) -> bool:
+    """Prolongs the leases while the page is open; ``False`` if the episode on the screen was lost."""
+    state = st.session_state
+    if state.get("ticket") is None or state.get("queue") is not queue:
+        return True
+    state["ahead"] = queue.kept(state.get("ahead"))
+    state["ticket"] = queue.kept(state["ticket"])
+    return state["ticket"] is not None
 
 
-def record(queue: LabelingQueue, ticket: Ticket, outcome: str) -> None:
-    """A click on an answer."""
-    if not is_on_screen(ticket):
+def heard() -> None:
+    """The player has sent an answer. Whatever is wrong with it, the page says so and goes on."""
+    state = st.session_state
+    queue, ticket = state.get("queue"), state.get("ticket")
+    message = last_message()
+    if message is None or ticket is None or queue is None:
         return
+    state["attempt"] = state.get("attempt", 0) + 1
     try:
-        queue.answer(ticket, outcome, st.session_state.get(note_key(ticket), ""))
-        st.session_state["notice"] = f"{ANSWERED[outcome]}: {ticket.entry.info.task}"
+        said = read_message(message, ticket.entry.length)
+        if said.token == ticket.token:  # a key pressed twice meant the episode only once
+            take_in(queue, ticket, said)
     except StaleLease:
-        st.session_state["notice"] = "Not saved: this episode went to someone else meanwhile."
-    st.session_state["ticket"] = None
+        state["problem"] = "Not saved: this episode went to someone else meanwhile. Here is another one."
+        state["ticket"] = None
+    except (InputError, Failure) as error:
+        state["problem"] = f"{error} Your answer is still here: try again."
 
 
-def skip(queue: LabelingQueue, ticket: Ticket) -> None:
-    """A click on skip: not now, and not again until everything else is done."""
-    if not is_on_screen(ticket):
-        return
-    queue.skip(ticket)
-    st.session_state["skipped"] = {*st.session_state.get("skipped", ()), ticket.entry.id}
-    st.session_state["ticket"] = None
+def take_in(queue: LabelingQueue, ticket: Ticket, said: Said) -> None:
+    """Does what was said of the episode on the screen. Raises what the label store raises."""
+    state = st.session_state
+    if said.answer == SKIP:
+        queue.give_back(ticket)
+        state["skipped"] = {*skipped(), ticket.entry.id}
+    else:
+        queue.answer(ticket, said)
+        state["notice"] = f"{ANSWERED[said.answer]}: {ticket.entry.info.task}"
+    state["ticket"] = None
 
 
 def undo(queue: LabelingQueue) -> None:
-    """A click on undo: the label is taken back and its episode is shown again."""
+    """The key for undo: the label is taken back and its episode is shown again."""
+    state = st.session_state
     try:
         event = queue.undo()
-    except InputError as error:
-        st.session_state["notice"] = str(error)
+        if event is None:
+            return
+        put_back()
+    except (InputError, Failure) as error:
+        state["problem"] = str(error)
         return
-    if event is None:
-        return
-    put_back()
-    st.session_state["wanted"] = event.episode_id
-    st.session_state["notice"] = "Your last label is taken back: here is its episode again."
+    state["wanted"] = event.episode_id
+    state["notice"] = "Your last label is taken back: here is its episode again."
 
 
-def put_back() -> None:
-    """Gives the episode on the screen back, so that another one is taken."""
-    ticket: Ticket | None = st.session_state.get("ticket")
-    if ticket is not None:
-        st.session_state["queue"].skip(ticket)
-    st.session_state["ticket"] = None
+def skipped() -> set[str]:
+    """The episodes that are not to be shown again for now."""
+    found: set[str] = st.session_state.get("skipped", set())
+    return found
+
+
+def put_back(*, everything: bool = False) -> None:
+    """Gives the episode on the screen back; with ``everything`` the next one too."""
+    state: Any = st.session_state
+    for name in ("ticket", "ahead") if everything else ("ticket",):
+        ticket: Ticket | None = state.get(name)
+        if ticket is not None:
+            state["queue"].give_back(ticket)
+        state[name] = None
 
 
 def leave() -> None:
-    """Gives the episode back and asks for a name again."""
-    put_back()
+    """Gives everything back and asks for a name again."""
+    with suppress(InputError, Failure):  # then the leases run out by themselves
+        put_back(everything=True)
     st.session_state.clear()
     st.query_params.clear()
 
@@ -98,3 +141,10 @@ def forget_skipped() -> None:
     """Shows skipped episodes again."""
     st.session_state["skipped"] = set()
     st.session_state["ticket"] = None
+
+
+def _remember(name: str, ticket: Ticket | None) -> None:
+    if ticket is not None:
+        st.query_params[name] = ticket.token
+    elif name in st.query_params:
+        del st.query_params[name]

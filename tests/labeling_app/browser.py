@@ -31,6 +31,19 @@ requests, answers = (fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in s
 os.dup2(requests, 3), os.dup2(answers, 4)
 os.execv(sys.argv[3], sys.argv[3:])
 """
+# Keys that are no letters: DevTools' name, code, virtual key code, and the text that they type.
+SPECIAL_KEYS = {
+    " ": ("Space", 32, " "),
+    "Enter": ("Enter", 13, "\r"),
+    "Escape": ("Escape", 27, ""),
+    "Backspace": ("Backspace", 8, ""),
+    "Home": ("Home", 36, ""),
+    "End": ("End", 35, ""),
+    "ArrowLeft": ("ArrowLeft", 37, ""),
+    "ArrowUp": ("ArrowUp", 38, ""),
+    "ArrowRight": ("ArrowRight", 39, ""),
+    "ArrowDown": ("ArrowDown", 40, ""),
+}
 
 
 def chromium() -> str | None:
@@ -81,8 +94,7 @@ class Browser:
         page = next(target for target in pages if target["type"] == "page")
         attached = self._call("Target.attachToTarget", targetId=page["targetId"], flatten=True)
         self._session = attached["sessionId"]
-        size = {"width": 1280, "height": 800, "deviceScaleFactor": 1, "mobile": False}
-        self._call("Emulation.setDeviceMetricsOverride", **size)
+        self.resize(1280, 800)
         return self
 
     def __exit__(
@@ -127,10 +139,27 @@ class Browser:
         self.wait_for(f"document.body && document.body.innerText.includes({json.dumps(text)})", within_s)
 
     def press(self, key: str) -> None:
-        """Presses and releases a letter key, as a person does."""
-        code = {"key": key.lower(), "code": f"Key{key.upper()}", "windowsVirtualKeyCode": ord(key.upper())}
-        self._call("Input.dispatchKeyEvent", type="keyDown", text=key.lower(), **code)
+        """Presses and releases a key, as a person does: a letter, a digit, or one of ``SPECIAL_KEYS``."""
+        if key in SPECIAL_KEYS:
+            name, number, text = SPECIAL_KEYS[key]
+            code: dict[str, Any] = {"key": key, "code": name, "windowsVirtualKeyCode": number}
+        else:
+            text = key.lower()
+            name = f"Digit{key}" if key.isdigit() else f"Key{key.upper()}"
+            code = {"key": text, "code": name, "windowsVirtualKeyCode": ord(key.upper())}
+        self._call("Input.dispatchKeyEvent", type="keyDown", **code, **({"text": text} if text else {}))
         self._call("Input.dispatchKeyEvent", type="keyUp", **code)
+
+    def resize(self, width: int, height: int, scheme: str = "light") -> None:
+        """Makes the window that large, in pixels, and the system's colours ``light`` or ``dark``."""
+        self._call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
+        self._call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
     def type(self, text: str) -> None:
         """Types into what has the focus."""

@@ -2,104 +2,123 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import os
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
-from labeling_app.driving import DRIVERS
-from labeling_app.films import BAR_HEIGHT, GAP, HOLD_S, PANEL_HEIGHT, film_path, film_size, make_film
+from labeling_app.film_shelf import FilmShelf
+from labeling_app.films import LARGEST_HEIGHT, Film, film_folder, find_film, make_film, shown_size
 from pipeline.episode import Source
 from pipeline.errors import InputError
 from pipeline.workspace import Workspace
-from tests.tiny_episodes import EpisodeMaker
+from tests.tiny_episodes import EpisodeMaker, picture
 
 P, H = Source.POLICY, Source.INTERVENTION
 
 
-def decoded(film: Path) -> np.ndarray:
-    """All pictures of a film, ``(T, height, width, 3)`` uint8."""
-    with av.open(str(film)) as container:
+def decoded(film: Film, number: int) -> np.ndarray:
+    """All pictures of one camera of a film, ``(T, height, width, 3)`` uint8."""
+    with av.open(str(film.folder / film.cameras[number].file)) as container:
         pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     return np.stack(pictures)
 
 
-def test_a_film_shows_all_cameras_side_by_side_in_step_with_the_bar(
+def test_a_film_has_every_frame_of_every_camera_at_its_time(
     workspace: Workspace, make_episode: EpisodeMaker
 ) -> None:
-    entry = make_episode(sources=[P] * 10 + [H] * 10)
+    entry = make_episode(sources=[P] * 10 + [H] * 10, size=(96, 128))
     film = make_film(entry, workspace.cache / "films")
-    pictures = decoded(film)
-    assert len(pictures) == entry.length + round(HOLD_S * entry.info.rate_hz)
-    with av.open(str(film)) as container:
-        stream = container.streams.video[0]
-        assert (stream.codec_context.name, stream.pix_fmt) == ("h264", "yuv420p")
-        assert stream.average_rate == entry.info.rate_hz
-    # 48×64 cameras, 360 pixels high: 480 wide each.
-    assert pictures.shape[1:3] == (BAR_HEIGHT + GAP + PANEL_HEIGHT, 480 + GAP + 480)
-    assert film_size(film) == (pictures.shape[2], pictures.shape[1])
-
-    last = pictures[entry.length - 1].astype(int)
-    bar = last[BAR_HEIGHT // 2]
-    assert np.abs(bar[100] - DRIVERS[P].rgb).max() < 25
-    assert np.abs(bar[800] - DRIVERS[H].rgb).max() < 25
-    # In mid-film the playhead stands in the middle, and what is to come is dim.
-    middle = pictures[9].astype(int)[BAR_HEIGHT // 2]
-    assert np.abs(middle[100] - DRIVERS[P].rgb).max() < 25
-    assert middle[800].sum() < 0.5 * sum(DRIVERS[H].rgb)
-    # The squares (red on the table camera, blue on the wrist's) have arrived at their panels' right edges.
-    row = BAR_HEIGHT + GAP + PANEL_HEIGHT // 2 + 20
-    assert last[row, 470, 0] > 150 > last[row, 470, 2]
-    assert last[row, 480 + GAP + 470, 2] > 150 > last[row, 480 + GAP + 470, 0]
-    first = pictures[0].astype(int)
-    assert np.ptp(first[row, 470]) < 30, "the table is grey where the square has not been yet"
+    assert [camera.camera for camera in film.cameras] == list(entry.info.cameras)
+    assert [(span.start, span.end, span.source) for span in film.spans] == [(0, 10, P), (10, 20, H)]
+    assert (film.length, film.rate_hz) == (20, 10.0)
+    for number, colour in enumerate([(210, 40, 40), (40, 80, 210)]):
+        pictures = decoded(film, number)
+        assert pictures.shape == (20, 96, 128, 3)
+        for i in (0, 7, 19):
+            assert np.abs(pictures[i].astype(int) - picture(i, 20, (96, 128), colour)).mean() < 6
+        with av.open(str(film.folder / film.cameras[number].file)) as container:
+            stream = container.streams.video[0]
+            assert (stream.codec_context.name, stream.pix_fmt) == ("h264", "yuv420p")
+            times = [frame.time for frame in container.decode(stream)]
+        assert times == pytest.approx([i / 10 for i in range(20)])
 
 
-def test_a_film_is_made_once_and_nothing_is_left_beside_it(
+def test_a_browser_can_start_before_it_has_everything(
     workspace: Workspace, make_episode: EpisodeMaker
 ) -> None:
-    entry = make_episode()
-    folder = workspace.cache / "films"
-    film = make_film(entry, folder)
-    made = film.stat().st_mtime_ns
-    assert make_film(entry, folder) == film == film_path(entry, folder)
-    assert film.stat().st_mtime_ns == made
-    assert list(folder.iterdir()) == [film]
+    film = make_film(make_episode(), workspace.cache / "films")
+    data = (film.folder / film.cameras[0].file).read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")
 
 
-def test_several_people_may_want_the_same_film_at_once(
+@pytest.mark.parametrize(
+    ("size", "shown"), [((480, 640), (640, 480)), ((1080, 1920), (960, 540)), ((49, 65), (64, 48))]
+)
+def test_pictures_are_not_too_tall_and_even(size: tuple[int, int], shown: tuple[int, int]) -> None:
+    assert shown_size(*size) == shown
+    assert shown[1] <= LARGEST_HEIGHT
+
+
+def test_odd_sizes_and_fractional_rates_can_be_shown(
     workspace: Workspace, make_episode: EpisodeMaker
 ) -> None:
-    entry = make_episode()
-    folder = workspace.cache / "films"
-    with ThreadPoolExecutor(4) as pool:
-        films = set(pool.map(lambda _: make_film(entry, folder), range(4)))
-    assert len(films) == 1
-    assert list(folder.iterdir()) == list(films)
-    assert len(decoded(films.pop())) > entry.length
+    entry = make_episode(size=(49, 65), rate_hz=12.5)
+    film = make_film(entry, workspace.cache / "films")
+    assert decoded(film, 0).shape == (entry.length, 48, 64, 3)
 
 
-@pytest.mark.parametrize("size", [(30, 40), (33, 47), (84, 84)])
-def test_cameras_of_any_number_and_size_make_a_playable_film(
-    workspace: Workspace, make_episode: EpisodeMaker, size: tuple[int, int]
-) -> None:
-    one = make_episode(cameras=("table",), size=size, sources=[P] * 3)
-    three = make_episode(cameras=("table", "wrist", "side"), size=size, sources=[P] * 3)
-    widths = [decoded(make_film(entry, workspace.cache / "films")).shape[2] for entry in (one, three)]
-    assert widths[1] == 3 * widths[0] + 2 * GAP
-
-
-def test_a_damaged_episode_gives_one_line_and_no_half_film(
+def test_a_film_is_made_once_and_again_when_it_was_deleted(
     workspace: Workspace, make_episode: EpisodeMaker
 ) -> None:
-    entry = make_episode(size=(120, 160), sources=[P] * 30)
+    entry, films = make_episode(), workspace.cache / "films"
+    assert find_film(entry, films) is None
+    film = make_film(entry, films)
+    stamp = film.folder.stat().st_mtime_ns
+    assert make_film(entry, films) == film == find_film(entry, films)
+    assert film.folder.stat().st_mtime_ns == stamp
+    for file in film.folder.iterdir():
+        file.unlink()
+    assert make_film(entry, films) == film
+
+
+def test_a_damaged_recording_is_refused_in_one_line_and_leaves_nothing(
+    workspace: Workspace, make_episode: EpisodeMaker
+) -> None:
+    entry, films = make_episode(size=(120, 160)), workspace.cache / "films"
     data = entry.path.read_bytes()
-    at = data.rindex(b"\xff\xd8\xff")  # the last image's start
+    at = data.rindex(b"\xff\xd8\xff")
     entry.path.write_bytes(data[:at] + bytes(64) + data[at + 64 :])
-    folder = workspace.cache / "films"
     with pytest.raises(InputError, match="damaged") as caught:
-        make_film(entry, folder)
+        make_film(entry, films)
     assert "\n" not in str(caught.value)
-    assert list(folder.iterdir()) == []
+    assert list(films.glob("*")) == []
+
+
+def test_a_shelf_makes_one_film_for_many_who_ask(workspace: Workspace, make_episode: EpisodeMaker) -> None:
+    entry = make_episode()
+    shelf = FilmShelf(workspace.cache / "films")
+    waiting = [shelf.prepare(entry) for _ in range(5)]
+    film = shelf.film(entry)
+    assert all(future.result() == film for future in waiting)
+    assert len(list(shelf.folder.iterdir())) == 1
+
+
+def test_a_shelf_keeps_the_films_looked_at_last(workspace: Workspace, make_episode: EpisodeMaker) -> None:
+    entries = [make_episode() for _ in range(3)]
+    shelf = FilmShelf(workspace.cache / "films", kept=2)
+    for age, entry in enumerate(entries):
+        film = shelf.film(entry)
+        os.utime(film.folder, (1000 - age, 1000 - age))
+    shelf.film(entries[2])  # looked at again
+    shelf.tidy()
+    left = set(shelf.folder.iterdir())
+    assert left == {film_folder(entries[number], shelf.folder) for number in (0, 2)}
+
+
+def test_a_film_cannot_be_written_where_a_file_is(tmp_path: Path, make_episode: EpisodeMaker) -> None:
+    (tmp_path / "films").write_text("in the way")
+    with pytest.raises(InputError):
+        FilmShelf(tmp_path / "films").film(make_episode())

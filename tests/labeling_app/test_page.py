@@ -1,177 +1,228 @@
-"""The page itself, run by Streamlit's own test harness on real episodes (no browser, no JavaScript)."""
+"""The label page, run by Streamlit's own test harness on real episodes."""
 
 from __future__ import annotations
 
+import json
+import sqlite3
 import sys
-from dataclasses import replace
 
 import pytest
 import streamlit.config
-from streamlit.testing.v1 import AppTest
 
-from labeling_app.launch import APP
+from labeling_app import on_screen
+from labeling_app.identity import is_reviewer
 from pipeline.episode import Source
-from pipeline.labels import LabelStore
+from pipeline.labels import LabelStore, QueueFilter
 from pipeline.workspace import Workspace
+from tests.labeling_app.pages import ONE_PAGE, SPEAKING, clean, errors, page_of, say, shown
 from tests.tiny_episodes import EpisodeMaker
 
+pytestmark = pytest.mark.usefixtures("on_loopback")
 EVIL = "<img src=x onerror=alert(1)> *pick* [up](http://x)"
 
 
-@pytest.fixture(autouse=True)
-def on_loopback(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server's address and command line, as ``recap label`` gives them."""
-    monkeypatch.setattr(sys, "argv", ["app.py", "--workspace", str(workspace.root)])
-    streamlit.config.set_option("server.address", "127.0.0.1")
-
-
-def opened(name: str | None = "Ana", **parameters: str) -> AppTest:
-    """The page as it looks after the first run."""
-    page = AppTest.from_file(str(APP), default_timeout=30)
-    if name is not None:
-        page.query_params["name"] = name
-    for key, value in parameters.items():
-        page.query_params[key] = value
-    return clean(page.run())
-
-
-def clean(page: AppTest) -> AppTest:
-    assert not page.exception, page.exception
-    return page
-
-
-def episode_on(page: AppTest) -> str:
-    """The id in the page's address (the harness gives a list where the page has set it)."""
-    value = page.query_params["episode"]
-    return value if isinstance(value, str) else value[0]
-
-
-def press(page: AppTest, key: str) -> AppTest:
-    return clean(page.button(key=key).click().run())
-
-
-def test_a_newcomer_gives_a_name_and_labels_everything(
+def test_a_newcomer_gives_a_name_and_sees_the_oldest_episode(
     workspace: Workspace, make_episode: EpisodeMaker
 ) -> None:
-    make_episode(sources=[Source.POLICY] * 6 + [Source.INTERVENTION] * 6)
+    make_episode(sources=[Source.POLICY] * 6 + [Source.INTERVENTION] * 6, operator_mark="failure")
     make_episode(task="pick up the blue cube")
-    page = opened(name=None)
+    page = page_of(name=None)
     assert "Label episodes" in page.title[0].value
     page.text_input[0].input(" Ana ")
     clean(page.button[0].click().run())
     assert page.subheader[0].value == "pick up the red cube"
-    assert any("a person corrected: 0.6–1.2 s" in text.value for text in page.markdown)
-    assert len(list((workspace.cache / "films").glob("*.mp4"))) == 1
+    data = shown(page)
+    assert [span["driver"] for span in data["spans"]] == ["policy", "correction"]
+    assert [camera["name"] for camera in data["cameras"]] == ["table", "wrist"]
+    assert all(camera["url"].endswith(".mp4") for camera in data["cameras"])
+    assert "failure" not in json.dumps(data)  # the operator's own mark is shown after the answer
+    assert "failure" not in " ".join(text.value for text in page.text)
 
-    press(page, "success")
+
+def test_answers_come_one_after_the_other_and_undo_goes_back(
+    workspace: Workspace, make_episode: EpisodeMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_episode(operator_mark="failure")
+    make_episode(task="pick up the blue cube")
+    page = page_of(script=SPEAKING)
+    mark = {"kind": "success", "start_frame": 3, "end_frame": 3, "text": ""}
+    say(page, monkeypatch, "success", quality="clean", note="well", marks=[mark])
     assert page.subheader[0].value == "pick up the blue cube"
-    page.text_input[0].input("dropped it")
-    press(page, "failure")
+    assert any("operator: failure" in text.value for text in page.sidebar.markdown)
+    say(page, monkeypatch, "failure")
     assert page.title[0].value == "All episodes are labelled"
     labels = LabelStore(workspace.labels_path).current()
-    assert [(label.annotator, label.outcome, label.note) for label in labels.values()] == [
-        ("Ana", "success", ""),
-        ("Ana", "failure", "dropped it"),
+    assert [(label.outcome, label.quality, label.note) for label in labels.values()] == [
+        ("success", "clean", "well"),
+        ("failure", None, ""),
     ]
+    clean(page.button(key="undo").click().run())
+    assert page.subheader[0].value == "pick up the blue cube"
+    assert list(LabelStore(workspace.labels_path).current()) == ["episode-000"]
 
 
-def test_undo_shows_the_episode_again(workspace: Workspace, make_episode: EpisodeMaker) -> None:
+def test_skipped_episodes_can_be_looked_at_again(
+    make_episode: EpisodeMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_episode()
-    make_episode()
-    page = opened()
-    first = episode_on(page)
-    press(page, "success")
-    assert episode_on(page) != first
-    press(page, "undo")
-    assert episode_on(page) == first
-    assert LabelStore(workspace.labels_path).current() == {}
-    press(page, "failure")
-    assert LabelStore(workspace.labels_path).current()[first].outcome == "failure"
-
-
-def test_skipped_episodes_can_be_looked_at_again(workspace: Workspace, make_episode: EpisodeMaker) -> None:
-    make_episode()
-    page = press(opened(), "skip")
+    page = say(page_of(script=SPEAKING), monkeypatch, "skip")
     assert page.title[0].value == "Nothing left for you"
     again = next(button for button in page.button if "skipped" in button.label)
     clean(again.click().run())
-    press(page, "exclude")
-    assert LabelStore(workspace.labels_path).current()["episode-000"].outcome == "exclude"
+    assert shown(page)["episode"] == "episode-000"
 
 
-def test_two_annotators_and_a_reload(make_episode: EpisodeMaker) -> None:
-    make_episode()
-    make_episode()
-    ana, ben = opened("Ana"), opened("Ben")
-    assert episode_on(ana) != episode_on(ben)
-    reloaded = opened("Ana", episode=episode_on(ana))
-    assert episode_on(reloaded) == episode_on(ana)
+def test_two_annotators_a_reload_and_a_forgotten_window(
+    workspace: Workspace, make_episode: EpisodeMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        make_episode()
+    ana, ben = page_of("Ana", script=SPEAKING), page_of("Ben", script=SPEAKING)
+    assert shown(ana)["episode"] != shown(ben)["episode"]
+    reloaded = page_of("Ana", script=SPEAKING, at=shown(ana)["token"])
+    assert shown(reloaded)["episode"] == shown(ana)["episode"]
+    say(reloaded, monkeypatch, "success")
     # The window that Ana forgot must not label the episode a second time.
-    press(reloaded, "success")
-    press(ana, "failure")
-    assert any("Not saved" in toast.value for toast in ana.toast)
+    say(ana, monkeypatch, "failure")
+    assert "Not saved" in errors(ana)
+    assert [label.outcome for label in LabelStore(workspace.labels_path).current().values()] == ["success"]
 
 
-@pytest.mark.parametrize("key", ["success", "skip"])
-def test_a_click_counts_only_for_the_episode_it_was_meant_for(
-    workspace: Workspace, make_episode: EpisodeMaker, key: str
+def test_an_answer_counts_only_for_the_look_it_was_meant_for(
+    workspace: Workspace, make_episode: EpisodeMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_episode()
+    page = page_of(script=SPEAKING)
+    monkeypatch.setattr(on_screen, "last_message", lambda: {"token": "episode-000:0", "answer": "success"})
+    clean(page.button(key="say").click().run())
+    assert LabelStore(workspace.labels_path).current() == {}
+    monkeypatch.setattr(on_screen, "last_message", lambda: ["garbage"])
+    clean(page.button(key="say").click().run())
+    assert "Not saved" in errors(page)
+
+
+def test_a_locked_store_refuses_the_label_and_keeps_the_page(
+    workspace: Workspace, make_episode: EpisodeMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_episode()
-    page = opened()
-    # As when the server has gone on, but the browser still showed the episode before as the key was pressed.
-    store = LabelStore(workspace.labels_path)
-    newer = store.claim_episode(episode_on(page), "Ana")
-    page.session_state["ticket"] = replace(page.session_state["ticket"], lease=newer)
-    press(page, key)
-    assert store.current() == {}
-    assert store.progress().leased == 1
-    assert not page.toast
-    press(page, "success")
-    assert list(store.current()) == ["episode-000"]
+    page = page_of(script=SPEAKING)
+    before = shown(page)
+    with sqlite3.connect(workspace.labels_path, isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        say(page, monkeypatch, "success")
+        other.execute("ROLLBACK")
+    other.close()
+    assert "locked" in errors(page)
+    assert "Your answer is still here" in errors(page)
+    assert (shown(page)["token"], shown(page)["attempt"]) == (before["token"], before["attempt"] + 1)
+    say(page, monkeypatch, "success")
+    assert list(LabelStore(workspace.labels_path).current()) == ["episode-000"]
 
 
-def test_typed_text_is_never_markup(make_episode: EpisodeMaker) -> None:
-    make_episode(task=EVIL, operator="<b>nadia</b>")
+def test_a_full_disk_refuses_the_label_and_keeps_the_page(
+    workspace: Workspace, make_episode: EpisodeMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_episode()
+    page = page_of(script=SPEAKING)
+    store = page.session_state["queue"].store
+    with store._lock:
+        pages = store._opened().execute("PRAGMA page_count").fetchone()[0]
+        store._opened().execute(f"PRAGMA max_page_count = {pages}")
+    say(page, monkeypatch, "success", note="n" * 500)
+    for _ in range(200):  # until the pages that are left are used up
+        if page.error:
+            break
+        clean(page.button(key="undo").click().run())
+        say(page, monkeypatch, "success", note="n" * 500)
+    assert "full" in errors(page)
+    assert "nothing was stored" in errors(page)
+
+
+def test_a_read_only_store_refuses_the_label_and_keeps_the_page(
+    workspace: Workspace, make_episode: EpisodeMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_episode()
+    page = page_of(script=SPEAKING)
+    store = page.session_state["queue"].store
+    with store._lock:
+        store._opened().execute("PRAGMA query_only = 1")  # as where the file's permissions were taken away
+    say(page, monkeypatch, "success")
+    assert "cannot be written, nothing was stored" in errors(page)
+    assert shown(page)["episode"] == "episode-000"
+    with store._lock:
+        store._opened().execute("PRAGMA query_only = 0")
+    say(page, monkeypatch, "success")
+    assert list(LabelStore(workspace.labels_path).current()) == ["episode-000"]
+
+
+def test_a_store_that_is_no_database_is_one_clear_line(
+    workspace: Workspace, make_episode: EpisodeMaker
+) -> None:
+    make_episode()
+    workspace.labels_path.write_bytes(b"not a database" * 100)
+    assert "cannot open the label store" in errors(page_of())
+
+
+def test_typed_text_is_never_markup(make_episode: EpisodeMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_episode(task=EVIL, operator="<b>nadia</b>", operator_mark="success")
     make_episode(task=EVIL)
-    page = press(opened("<i>Ana</i>"), "success")
+    page = page_of("<i>Ana</i>", script=SPEAKING)
+    say(page, monkeypatch, "success", note=EVIL)
     # Where Markdown is read, every sign that it acts on is escaped; elsewhere text is text.
     for element in (page.subheader[0], page.toast[0], page.sidebar.markdown[0]):
         assert r"\<img src\=x onerror\=alert\(1\)\> \*pick\* \[up\]\(http\:\/\/x\)" in element.value
     assert page.sidebar.text[0].value == "Labelling as <i>Ana</i>"
     assert all(not element.allow_html for element in (*page.markdown, *page.caption))
+    (player,) = page.get("bidi_component")
+    assert EVIL not in player.proto.html_content + player.proto.js_content + player.proto.css_content
+
+
+def test_the_script_of_the_player_never_writes_html() -> None:
+    from labeling_app.player import FILES
+
+    for path in FILES.glob("*.js"):
+        for way in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
+            assert way not in path.read_text(encoding="utf-8"), (path, way)
 
 
 def test_an_episode_that_cannot_be_shown_can_still_be_excluded(
-    workspace: Workspace, make_episode: EpisodeMaker
+    workspace: Workspace, make_episode: EpisodeMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = make_episode(size=(120, 160), truncated=True)
     data = entry.path.read_bytes()
     at = data.rindex(b"\xff\xd8\xff")
     entry.path.write_bytes(data[:at] + bytes(64) + data[at + 64 :])
-    page = opened()
-    assert "cannot be shown" in page.error[0].value
-    assert "cut short" in page.warning[0].value
-    press(page, "exclude")
+    page = page_of(script=SPEAKING)
+    assert "cannot be shown" in shown(page)["problem"]
+    assert "cut short" in shown(page)["hint"]
+    say(page, monkeypatch, "exclude")
     assert LabelStore(workspace.labels_path).current()[entry.id].outcome == "exclude"
 
 
-def test_a_task_can_be_chosen(make_episode: EpisodeMaker) -> None:
+def test_the_queue_can_be_narrowed_and_ordered(make_episode: EpisodeMaker) -> None:
     make_episode()
-    make_episode(task="pick up the blue cube")
-    page = opened()
+    make_episode(task="pick up the blue cube", sources=[Source.POLICY] * 12)
+    page = page_of()
     assert page.subheader[0].value == "pick up the red cube"
-    clean(page.selectbox[0].select("pick up the blue cube").run())
+    clean(page.selectbox(key="task").select("pick up the blue cube").run())
     assert page.subheader[0].value == "pick up the blue cube"
+    clean(page.selectbox(key="driver").select("teleop").run())
+    assert not page.subheader
+    clean(page.selectbox(key="task").select("all tasks").run())
+    clean(page.selectbox(key="order").select("helpful").run())
+    assert page.subheader[0].value == "pick up the red cube"
+    assert page.session_state["filter"] == QueueFilter(order="helpful", driver="teleop")
 
 
 def test_an_empty_workspace_says_what_to_do() -> None:
-    assert opened().title[0].value == "No episodes yet"
+    assert page_of().title[0].value == "No episodes yet"
+    for page in ("review", "dashboard"):
+        assert page_of(script=ONE_PAGE.format(page=page, reviewer=True)).title[0].value == "No episodes yet"
 
 
 def test_a_missing_workspace_is_one_clear_line(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["app.py", "--workspace", str(workspace.root / "nowhere")])
-    assert "There is no workspace" in opened().error[0].value
+    assert "There is no workspace" in errors(page_of())
 
 
 @pytest.mark.parametrize("address", [None, "0.0.0.0", "192.168.1.20"])
@@ -180,6 +231,14 @@ def test_without_sign_in_the_page_serves_this_computer_only(
 ) -> None:
     make_episode()
     streamlit.config.set_option("server.address", address)
-    page = opened("Ana")
+    page = page_of("Ana")
     assert not page.subheader
     assert "sign in" in page.error[0].value
+
+
+def test_who_is_a_reviewer() -> None:
+    assert is_reviewer("Ana", (), on_this_computer=True)
+    assert not is_reviewer("Ana", (), on_this_computer=False)
+    for here in (True, False):
+        assert is_reviewer("Ana", ("Ana",), on_this_computer=here)
+        assert not is_reviewer("Ben", ("Ana",), on_this_computer=here)

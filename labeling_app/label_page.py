@@ -1,0 +1,176 @@
+"""The label page: one episode at a time, its film, and a key for every answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from labeling_app.identity import Person, serves_this_computer_only
+from labeling_app.labeling_queue import LabelingQueue, Ticket
+from labeling_app.on_screen import (
+    current_ticket,
+    forget_skipped,
+    heard,
+    keep_leases,
+    leave,
+    look_ahead,
+    skipped,
+    undo,
+)
+from labeling_app.opened import Opened
+from labeling_app.plain_text import plain
+from labeling_app.player import film_data, show_player
+from labeling_app.queue_sidebar import chosen_filter, time_left
+from pipeline.errors import Failure, InputError
+
+HEARTBEAT_S = 60
+HISTORY_LENGTH = 10
+ANSWER_MARKS = {"success": ":green[**✓**]", "failure": ":red[**✗**]", "exclude": "**⊘**"}
+CUT_SHORT = "The recording was cut short: the film may end before the attempt does."
+WHAT_COUNTS = "What counts is how it looks when the film ends, however long it took and whoever drove."
+
+
+def draw(shared: Opened, person: Person) -> None:
+    """Draws the page once; Streamlit runs it again after every answer."""
+    with st.sidebar:
+        draw_person(person)
+        wanted = chosen_filter(shared)
+    queue = LabelingQueue(shared.catalogue, shared.store, person.name, wanted)
+    ticket = current_ticket(queue)
+    if problem := st.session_state.pop("problem", None):
+        st.error(plain(problem))
+    if notice := st.session_state.pop("notice", None):
+        st.toast(plain(notice))
+    draw_progress(shared, queue)
+    if ticket is None:
+        draw_nothing_left(shared, queue)
+        return
+    draw_episode(shared, ticket)
+    keep_open(queue)
+    ahead = look_ahead(queue)
+    if ahead is not None:
+        shared.films.prepare(ahead.entry)
+
+
+def draw_person(person: Person) -> None:
+    """Who labels, with a way to say that it is somebody else."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.text(f"Labelling as {person.name}")
+        if serves_this_computer_only():
+            st.button(":blue[not you?]", key="leave", type="tertiary", on_click=leave)
+        else:
+            st.button(":blue[sign out]", key="sign_out", type="tertiary", on_click=st.logout)
+
+
+def draw_progress(shared: Opened, queue: LabelingQueue) -> None:
+    """The rest of the sidebar: how far the queue is, and what this annotator said lately."""
+    progress = queue.progress()
+    done = progress.total - progress.unlabelled
+    given = queue.own_labels(HISTORY_LENGTH)
+    with st.sidebar:
+        st.progress(done / max(1, progress.total), text=f"{done} of {progress.total} labelled")
+        st.caption(time_left(progress, given))
+        st.button(
+            "Undo my last label",
+            key="undo",
+            shortcut="U",
+            icon=":material/undo:",
+            width="stretch",
+            disabled=not given,
+            on_click=undo,
+            args=(queue,),
+        )
+        if given:
+            st.caption("Your latest labels, and what the operator said at recording")
+        known = shared.catalogue.episodes()
+        for label in given:
+            found = known.get(label.episode_id)
+            task, mark = (
+                ("?", None) if found is None else (found.entry.info.task, found.entry.info.operator_mark)
+            )
+            said = f" · operator: {plain(mark)}" if mark else ""
+            st.markdown(f"{ANSWER_MARKS[label.outcome or '']} {plain(task)}:gray[{said}]")
+
+
+def draw_nothing_left(shared: Opened, queue: LabelingQueue) -> None:
+    """The page when no episode is to be had."""
+    progress = queue.progress()
+    if progress.total == 0:
+        st.title("No episodes yet")
+        st.write("They appear here as soon as they are recorded, by people or by `recap demo`.")
+    elif progress.unlabelled == 0:
+        st.title("All episodes are labelled")
+        st.write("Thank you. New ones appear here as soon as they are recorded.")
+    else:
+        st.title("Nothing left for you")
+        st.write(
+            f"{progress.unlabelled} episodes have no label: skipped, with a colleague, filtered out, "
+            "or unreadable."
+        )
+    if skipped():
+        st.button(f"Show the {len(skipped())} that I skipped", type="primary", on_click=forget_skipped)
+    if st.button("Look again", icon=":material/refresh:"):
+        shared.catalogue.look()
+        st.rerun()
+
+
+def draw_episode(shared: Opened, ticket: Ticket) -> None:
+    """The question, the film, and the answers below it."""
+    info = ticket.entry.info
+    with st.container(gap=None):
+        st.caption("Did the robot do this?")
+        st.subheader(plain(info.task), anchor=False)
+    show_player(player_data(shared, ticket), heard)
+    with st.expander("About this episode"):
+        st.text(description(ticket))
+
+
+def player_data(shared: Opened, ticket: Ticket) -> dict[str, Any]:
+    """What the player shows. An episode without a film can still be excluded or skipped."""
+    try:
+        with st.spinner("Making the film …"):
+            film = film_data(shared.films.film(ticket.entry))
+    except InputError as error:
+        film = film_data(None, f"This film cannot be shown: {error}. Exclude the episode, or go to the next.")
+    return {
+        **film,
+        "mode": "label",
+        "episode": ticket.entry.id,
+        "visit": ticket.lease.fence,
+        "token": ticket.token,
+        "attempt": st.session_state.get("attempt", 0),
+        "hint": CUT_SHORT if ticket.entry.info.truncated else WHAT_COUNTS,
+        "frame": None,
+        "seek": 0,
+        "marks": [],
+        "quality": None,
+        "note": "",
+    }
+
+
+def description(ticket: Ticket) -> str:
+    """What is known of an episode, as plain lines. Not the operator's own mark: it comes after the answer."""
+    info, entry = ticket.entry.info, ticket.entry
+    lines = {
+        "episode": entry.id,
+        "recorded": info.created,
+        "robot": info.robot,
+        "operator": info.operator,
+        "policy": info.policy_checkpoint or "none",
+        "length": f"{entry.length / info.rate_hz:.1f} s, {entry.length} frames",
+    }
+    return "\n".join(f"{name}: {' '.join(value.split())}" for name, value in lines.items())
+
+
+@st.fragment(run_every=HEARTBEAT_S)
+def keep_open(queue: LabelingQueue) -> None:
+    """Prolongs the leases while the page is open; shows another episode if it was lost all the same."""
+    try:
+        kept = keep_leases(queue)
+    except (InputError, Failure) as error:  # what goes on outside would not see it
+        st.warning(plain(f"The lease on this episode could not be prolonged: {error}"))
+        return
+    if not kept:
+        st.session_state["problem"] = "This episode went to someone else meanwhile. Here is another one."
+        st.rerun()

@@ -1,0 +1,153 @@
+// What an annotator adds to an answer: marks, quality, and a note. Kept here until the answer is sent.
+
+const KINDS = { success: "success moment", failure: "failure moment", segment: "segment" };
+
+class Remarks {
+  constructor(film, timeline, hint) {
+    Object.assign(this, { film, timeline, hint, marks: [], opened: null, quality: null });
+    this.root = element("div", "rc-remarks");
+    const quality = element("div", "rc-group");
+    quality.append(element("span", "rc-label", "Quality"));
+    this.qualities = [["clean", "1"], ["clumsy", "2"], ["unsafe", "3"]].map(([name, key]) => {
+      const made = button(`rc-quality rc-${name}`, name, key, () => this.setQuality(name));
+      made.dataset.quality = name;
+      quality.append(made);
+      return made;
+    });
+    const marks = element("div", "rc-group");
+    marks.append(
+      element("span", "rc-label", "Mark"),
+      button("rc-mark", "done here", "D", () => this.moment("success")),
+      button("rc-mark", "went wrong here", "G", () => this.moment("failure")),
+      button("rc-mark", "segment begins", "B", () => this.begin()),
+      button("rc-mark", "ends", "E", () => this.end()),
+    );
+    this.note = element("input", "rc-note");
+    Object.assign(this.note, { maxLength: 500, placeholder: "a note, if something is worth saying (T)" });
+    this.note.setAttribute("aria-label", "Note");
+    this.chips = element("div", "rc-chips");
+    this.root.append(quality, marks, this.note, this.chips);
+    // Enter and Escape go back to the keys; no other key that is typed here is anybody else's business.
+    this.root.onkeydown = (event) => {
+      if (!isTyping(event.target)) return;
+      event.stopPropagation();
+      if (event.key === "Enter" || event.key === "Escape") event.target.blur();
+    };
+  }
+
+  reset(marks = [], quality = null, note = "") {
+    this.marks = marks.map((mark) => ({ ...mark }));
+    this.opened = null;
+    this.note.value = note;
+    this.note.blur();
+    this.setQuality(quality);
+    this.draw();
+  }
+
+  setQuality(name) {
+    this.quality = this.quality === name ? null : name;
+    for (const made of this.qualities) {
+      made.setAttribute("aria-pressed", String(made.dataset.quality === this.quality));
+    }
+  }
+
+  // There is one moment of each kind: marking it again moves it.
+  moment(kind) {
+    this.film.stop();
+    this.film.seek(this.film.frame);
+    const frame = this.film.frame;
+    this.marks = this.marks.filter((mark) => mark.kind !== kind);
+    this.add({ kind, start_frame: frame, end_frame: frame, text: "" });
+  }
+
+  begin() {
+    this.opened = this.film.frame;
+    this.hint(`The segment begins at frame ${this.opened + 1}: go to its end and press E.`);
+    this.draw();
+  }
+
+  end() {
+    if (this.opened === null) { this.hint("Press B where the segment begins first."); return; }
+    this.film.stop();
+    this.film.seek(this.film.frame);
+    const [start, last] = [this.opened, this.film.frame].sort((a, b) => a - b);
+    this.opened = null;
+    const mark = { kind: "segment", start_frame: start, end_frame: last + 1, text: "" };
+    this.add(mark);
+    this.chips.querySelector(`[data-mark="${this.marks.indexOf(mark)}"] input`).focus();
+    this.hint("Say what happens in the segment, then press Enter.");
+  }
+
+  add(mark) {
+    this.marks.push(mark);
+    this.marks.sort((a, b) => a.start_frame - b.start_frame);
+    this.draw();
+  }
+
+  removeLast() {
+    if (this.opened !== null) this.opened = null; else this.marks.pop();
+    this.draw();
+  }
+
+  draw() {
+    this.timeline.showMarks(this.marks, this.opened);
+    this.chips.replaceChildren(...this.marks.map((mark, i) => this.chip(mark, i)));
+  }
+
+  chip(mark, i) {
+    const { rate } = this.film;
+    const chip = element("div", `rc-chip rc-chip-${mark.kind}`);
+    chip.dataset.mark = String(i);
+    const span = mark.kind === "segment" ? `–${clock(mark.end_frame, rate)}` : "";
+    const go = button("rc-go", `${KINDS[mark.kind]} ${clock(mark.start_frame, rate)}${span}`, "", () => {
+      this.film.stop();
+      this.film.seek(mark.start_frame);
+    });
+    chip.append(go);
+    if (mark.kind === "segment") {
+      const text = element("input", "rc-segment-text");
+      Object.assign(text, { maxLength: 200, value: mark.text, placeholder: "what happens here" });
+      text.setAttribute("aria-label", "What happens in the segment");
+      text.oninput = () => { mark.text = text.value; this.timeline.showMarks(this.marks, this.opened); };
+      chip.append(text);
+    }
+    const remove = button("rc-remove", "×", "", () => {
+      this.marks = this.marks.filter((other) => other !== mark);
+      this.draw();
+    });
+    remove.setAttribute("aria-label", "Remove this mark");
+    chip.append(remove);
+    return chip;
+  }
+
+  // A segment without words teaches nothing: it is said or taken away before the answer is sent.
+  complete() {
+    const nameless = this.marks.findIndex((mark) => mark.kind === "segment" && !mark.text.trim());
+    if (nameless < 0) return true;
+    this.chips.querySelector(`[data-mark="${nameless}"] input`).focus();
+    this.hint("Say what happens in the segment and press Enter, or remove it with ×; then answer.");
+    return false;
+  }
+
+  said() {
+    const marks = this.marks.map((mark) => ({ ...mark, text: mark.text.trim() }));
+    return { quality: this.quality, note: this.note.value.trim(), marks };
+  }
+}
+
+function button(className, text, key, act) {
+  const made = element("button", className);
+  made.type = "button";
+  made.append(element("span", "rc-words", text));
+  if (key) made.append(element("kbd", "", key));
+  made.onclick = (event) => {
+    if (event.detail > 0) made.blur(); // clicked, not reached by Tab: Space must go on to play and pause
+    act();
+  };
+  return made;
+}
+
+function isTyping(target) {
+  return target instanceof Element
+    && (target.closest("input, textarea, select, [contenteditable=true], [role=slider], [role=listbox]") !== null);
+}
