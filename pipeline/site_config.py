@@ -186,6 +186,8 @@ def load_site_config(path: Path) -> SiteConfig:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return SiteConfig()
+    except NotADirectoryError as error:
+        raise InputError(f"the workspace {path.parent} is a file: name a folder with --workspace") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"cannot read {path}: {error}") from error
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
@@ -25,6 +26,7 @@ class RobotContract(ABC):
     rate_hz = 10.0
     max_linear_speed = 0.25  # m/s
     max_angular_speed = 1.0  # rad/s
+    driven_s = 0.0  # how long the latest drive was in force
     tracking = 0.15  # how far a motion may be off, as a share of what was commanded
 
     @abstractmethod
@@ -45,11 +47,20 @@ class RobotContract(ABC):
 
     def drive(self, robot: Robot, action: np.ndarray, steps: int) -> list[dict[str, Any]]:
         """Sends the same action (7,) for some control steps; what was sent each time."""
-        sent = []
+        sent, times = [], []
         for _ in range(steps):
             sent.append(robot.send_action(action_to_dict(action)))
+            times.append(time.monotonic())
             self.wait_step()
+        self.driven_s = self.in_force_s(np.diff([*times, time.monotonic()]))
         return sent
+
+    def in_force_s(self, gaps_s: np.ndarray) -> float:
+        """For how long an action was in force that was sent with these gaps (n,) after each time.
+
+        A simulated arm's time is counted in steps; an arm that runs by a clock of its own overrides this.
+        """
+        return len(gaps_s) / self.rate_hz
 
     def hold(self, robot: Robot) -> np.ndarray:
         """The action (7,) that moves nothing."""
@@ -135,18 +146,19 @@ class RobotContract(ABC):
     @pytest.mark.parametrize("axis", range(6))
     @pytest.mark.parametrize("sign", [-1.0, 1.0])
     def test_twist_moves_the_tool_in_the_base_frame(self, robot: Robot, axis: int, sign: float) -> None:
-        """One second along or about one axis of base: that motion, and nearly nothing else."""
+        """A second along or about one axis of base: that motion, and nearly nothing else."""
         speed = 0.05 if axis < 3 else 0.2
         action = self.hold(robot)
         action[axis] = sign * speed
         position, rotation = self.pose(robot)
         self.drive(robot, action, round(self.rate_hz))
+        seconds = self.driven_s
         self.drive(robot, self.hold(robot), 3)
         moved, turned = self.pose(robot)
         spin = turned @ rotation.T
         angles = np.array([spin[2, 1] - spin[1, 2], spin[0, 2] - spin[2, 0], spin[1, 0] - spin[0, 1]]) / 2
         expected = np.zeros(6)
-        expected[axis] = sign * (speed if axis < 3 else np.sin(speed))
+        expected[axis] = sign * (speed * seconds if axis < 3 else np.sin(speed * seconds))
         np.testing.assert_allclose(moved - position, expected[:3], atol=self.tracking * 0.05)
         np.testing.assert_allclose(angles, expected[3:], atol=self.tracking * 0.2)
 

@@ -182,7 +182,8 @@ def test_gold_is_asked_unmarked_and_changes_nothing_else(opened: Opened) -> None
     assert [event.outcome for event in store.labels_of("ana", 5)] == ["success"]
     assert say(store, "ana", "success") == "e0", "each gold episode once"
     assert say(store, "bo", "failure") == "e2"
-    assert store.claim("rita").episode_id == "e0", "who made it gold knows it"  # type: ignore[union-attr]
+    ritas = store.claim("rita")
+    assert ritas is not None and ritas.episode_id == "e0", "who made it gold knows it"
     agreement = store.agreement()
     assert [(g.annotator, g.n, g.correct) for g in agreement.gold] == [("ana", 1, 0), ("bo", 1, 1)]
     assert agreement.n == 0

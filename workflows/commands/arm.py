@@ -23,7 +23,7 @@ app = command_group("Look at the Kinova arm of recap.toml, stop it, clear its fa
 
 @app.command()
 def look(workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
-    """Prints condition, joints, tool and gripper. Sends the arm nothing: others may be driving it."""
+    """Prints condition, joints, tool and gripper. Reads recap.toml; sends the arm nothing."""
     with _arm(workspace, look_only=True) as robot:
         state = dict(zip(STATE_NAMES, robot.state(), strict=True))
         stopped = robot.condition.stopped
@@ -41,7 +41,10 @@ def look(workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
 
 @app.command()
 def stop(workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
-    """Stops whatever moves the arm, with a zero twist and the arm's Stop. Not an emergency stop."""
+    """Stops whatever moves the arm, with a zero twist and the arm's Stop. Not an emergency stop.
+
+    Reads recap.toml.
+    """
     from collectors.kinova_gen3 import stop_arm_of
 
     if not stop_arm_of(_robot(workspace).config):
@@ -51,7 +54,10 @@ def stop(workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
 
 @app.command("clear-faults")
 def clear_faults(workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
-    """Clears the arm's faults, after you have seen why they came. The arm does not move."""
+    """Clears the arm's faults, after you have seen why they came. The arm does not move.
+
+    Reads recap.toml.
+    """
     with _arm(workspace) as robot:
         before = robot.condition.stopped
         robot.clear_faults()
@@ -63,7 +69,10 @@ def home(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask whether the way is clear.")] = False,
 ) -> None:
-    """Moves the arm to its Home pose, at the arm's own speed and by the arm's own way. Ctrl-C stops it."""
+    """Moves the arm to its Home pose, at the arm's own speed and by the arm's own way. Ctrl-C stops it.
+
+    Reads recap.toml.
+    """
     if not yes and not typer.confirm("The arm will move to Home by its own way. Is the way clear?"):
         raise InputError("not moved: clear the way, then try again")
     with _arm(workspace) as robot:
