@@ -141,12 +141,14 @@ def _stray(path: Path) -> Finding:
 
 
 def _unlabelled(entries: Sequence[EpisodeEntry], labels_path: Path) -> list[Finding]:
-    labels = {}
+    states: dict[str, str] = {}
     if labels_path.exists():
         with LabelStore(labels_path) as store:
-            labels = store.current()
+            states = store.states()
+    found = [(entry, states.get(entry.id, "unlabelled")) for entry in entries]
+    words = {"unlabelled": "it has no label", "disputed": "annotators differ: it waits for a reviewer"}
     return [
-        Finding("warning", e.id, e.path, "it has no label", Kind.UNLABELLED)
-        for e in entries
-        if e.id not in labels
+        Finding("warning", entry.id, entry.path, words[state], Kind.UNLABELLED)
+        for entry, state in found
+        if state in words
     ]

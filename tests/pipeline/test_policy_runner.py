@@ -19,11 +19,9 @@ from pipeline.policy.checkpoint import Checkpoint
 from pipeline.policy.configuration_gen3_vla import Gen3VLAConfig, gen3_features
 from pipeline.policy.modeling_gen3_vla import Gen3VLAPolicy
 from pipeline.policy.runner import PolicyRunner
+from tests.tiny_checkpoint import HIGH, LOW, STATS, save_tiny_checkpoint
 
 TASK = "pick up the red cube"
-LOW = torch.tensor([-0.2, -0.2, -0.2, -0.5, -0.5, -1.0, 0.0])
-HIGH = torch.tensor([0.2, 0.2, 0.2, 0.5, 0.5, 1.0, 1.0])
-STATS = {ACTION: {"q01": LOW, "q99": HIGH}}
 
 
 def observation(seed: int = 0, size: int = 84) -> dict[str, Any]:
@@ -34,17 +32,9 @@ def observation(seed: int = 0, size: int = 84) -> dict[str, Any]:
     return values
 
 
-def save(folder: Path, **options: Any) -> Path:
-    torch.manual_seed(0)
-    inputs, outputs = gen3_features(84)
-    config = Gen3VLAConfig(input_features=inputs, output_features=outputs, device="cpu", **options)
-    Checkpoint(Gen3VLAPolicy(config), *make_pre_post_processors(config, dataset_stats=STATS)).save(folder)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save(tmp_path_factory.mktemp("runner") / "gen3_vla")
+    return save_tiny_checkpoint(tmp_path_factory.mktemp("runner") / "gen3_vla")
 
 
 def drive(runner: PolicyRunner, seed: int, steps: int = 6, task: str = TASK) -> np.ndarray:

@@ -205,6 +205,20 @@ def test_files_that_are_no_labels(recap: Recap, tmp_path: Path) -> None:
     assert "row 1: episode_id must be text" in recap.refuses("1 of 1", "import", tmp_path / "c.parquet")
 
 
+def test_other_commands_say_that_an_episode_is_disputed(
+    lab: Workspace, recap: Recap, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dispute(recap, "episode-002")
+    place = ["--workspace", str(lab.root)]
+    assert main(["episodes", "list", "--outcome", "disputed", *place]) == 0
+    assert "episode-002" in capsys.readouterr().out
+    assert main(["status", *place]) == 0
+    out = capsys.readouterr().out
+    assert "1 disputed: a reviewer decides" in out and "3 unlabelled" in out
+    assert main(["episodes", "check", *place]) == 0
+    assert "episode-002: annotators differ" in capsys.readouterr().out.replace("  ", " ")
+
+
 def test_disputes_and_their_adjudication(recap: Recap) -> None:
     assert recap("disputes") == (0, "0 disputed episodes\n", "")
     dispute(recap)

@@ -15,7 +15,7 @@ import typer
 
 from pipeline.episode_index import IndexedEpisode
 from pipeline.errors import InputError
-from pipeline.labels import Label, LabelStore
+from pipeline.labels import LabelStore
 from pipeline.workspace import EpisodeEntry, Workspace
 from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption, existing_workspace, table
 
@@ -26,6 +26,7 @@ class Listed(StrEnum):
     SUCCESS = "success"
     FAILURE = "failure"
     EXCLUDE = "exclude"
+    DISPUTED = "disputed"
     UNLABELLED = "unlabelled"
 
 
@@ -72,10 +73,10 @@ def list_episodes(
     """One line per episode, oldest first. Reads episodes/ and labels.sqlite, writes only to cache/."""
     first, last = _time(since, False), _time(until, True)
     found = existing_workspace(workspace)
-    labels = current_labels(found)
+    outcomes = current_outcomes(found)
     equal = {"task": task, "outcome": outcome, "driver": driver, "operator": operator, "robot": robot}
     items = found.index()
-    everything = [_row(item, labels) for item in items]
+    everything = [_row(item, outcomes) for item in items]
     rows = [
         row
         for item, row in zip(items, everything, strict=True)
@@ -94,17 +95,19 @@ def list_episodes(
             print(line)
 
 
-def current_labels(workspace: Workspace) -> dict[str, Label]:
-    """The labels that hold; none where nobody has labelled yet."""
+def current_outcomes(workspace: Workspace) -> dict[str, str]:
+    """The outcomes that hold, ``disputed`` where annotators differ; unlabelled episodes are left out."""
     if not workspace.labels_path.exists():
         return {}
     with LabelStore(workspace.labels_path) as store:
-        return store.current()
+        return {name: label.outcome for name, label in store.current().items()} | {
+            name: Listed.DISPUTED.value for name, state in store.states().items() if state == Listed.DISPUTED
+        }
 
 
-def outcome_of(entry: EpisodeEntry, labels: dict[str, Label]) -> str:
+def outcome_of(entry: EpisodeEntry, outcomes: dict[str, str]) -> str:
     """An episode's outcome as text, ``unlabelled`` where nobody has labelled it."""
-    return labels[entry.id].outcome if entry.id in labels else "unlabelled"
+    return outcomes.get(entry.id, Listed.UNLABELLED.value)
 
 
 def _seconds(entry: EpisodeEntry) -> float:
@@ -112,13 +115,13 @@ def _seconds(entry: EpisodeEntry) -> float:
     return entry.length / entry.info.rate_hz if entry.info.rate_hz > 0 else 0.0
 
 
-def _row(item: IndexedEpisode, labels: dict[str, Label]) -> dict[str, Any]:
+def _row(item: IndexedEpisode, outcomes: dict[str, str]) -> dict[str, Any]:
     entry, info = item.entry, item.entry.info
     return {
         "episode": entry.id,
         "task": info.task,
         "driver": item.driver,
-        "outcome": outcome_of(entry, labels),
+        "outcome": outcome_of(entry, outcomes),
         "frames": entry.length,
         "seconds": round(_seconds(entry), 1),
         "recorded": info.created,

@@ -15,7 +15,7 @@ from pipeline.errors import InputError
 from pipeline.guarded_reading import guarded_map
 from pipeline.labels import LabelStore
 from pipeline.workspace import EpisodeEntry, Workspace
-from workflows.commands.episodes_list import current_labels, outcome_of
+from workflows.commands.episodes_list import current_outcomes, outcome_of
 from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption, existing_workspace
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _draw(
 
     if png is not None:
         film = _film(entry, frames)
-        write_file(png, png_bytes(film, outcome_of(entry, current_labels(workspace))))
+        write_file(png, png_bytes(film, outcome_of(entry, current_outcomes(workspace))))
         print(f"{'film strip:':18}{png}")
     if not strip:
         return

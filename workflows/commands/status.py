@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from pipeline.workspace import Workspace
-from workflows.commands.episodes_list import current_labels, outcome_of
+from workflows.commands.episodes_list import current_outcomes, outcome_of
 from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption, existing_workspace, table
 from workflows.ledger import Ledger
 
@@ -16,25 +16,30 @@ _KINDS = {
     "corrected": "corrected rollout",
     "unknown": "damaged (see recap episodes check)",
 }
-_OUTCOMES = ("success", "failure", "exclude", "unlabelled")
+DISPUTED = "disputed"
+_OUTCOMES = ("success", "failure", "exclude", DISPUTED, "unlabelled")
 
 
 def status(workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
     """What there is, who is the champion, what to do next. Reads the workspace, writes nothing."""
     found = existing_workspace(workspace)
     items = found.index()
-    labels = current_labels(found)
-    counts = Counter((i.entry.info.task, _KINDS[i.driver], outcome_of(i.entry, labels)) for i in items)
+    outcomes = current_outcomes(found)
+    counts = Counter((i.entry.info.task, _KINDS[i.driver], outcome_of(i.entry, outcomes)) for i in items)
     kinds = sorted({(task, kind) for task, kind, _ in counts})
-    rows = [[task, kind, *(counts[task, kind, outcome] for outcome in _OUTCOMES)] for task, kind in kinds]
+    disputed = sum(count for (_, _, outcome), count in counts.items() if outcome == DISPUTED)
+    columns = [outcome for outcome in _OUTCOMES if outcome != DISPUTED or disputed]
+    rows = [[task, kind, *(counts[task, kind, outcome] for outcome in columns)] for task, kind in kinds]
     if rows:
-        print(table(["task", "episodes of", *_OUTCOMES], rows))
+        print(table(["task", "episodes of", *columns], rows))
     unlabelled = sum(count for (_, _, outcome), count in counts.items() if outcome == "unlabelled")
     hours = sum(i.entry.length / i.entry.info.rate_hz for i in items) / 3600
     print(f"\n{len(items)} episodes, {hours:.2f} hours, {unlabelled} unlabelled")
     for part in found.unfinished():
         print(f"unfinished recording: {part}")
     _show_iterations(found)
+    if disputed:
+        print(f"{disputed} disputed: a reviewer decides, in the app or by 'recap label disputes'")
     print(f"next: {_next(found, len(items), unlabelled)}")
 
 
