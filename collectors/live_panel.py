@@ -183,6 +183,11 @@ def _condition(snapshot: Snapshot) -> RenderableType:
 
 
 def _keys(phase: Phase, key_help: str) -> Text:
+    """The key help, line by line."""
+    return Text("\n").join(_line_of_keys(phase, line) for line in key_help.splitlines())
+
+
+def _line_of_keys(phase: Phase, key_help: str) -> Text:
     """The part of the key help that does something now; an entry ends with what the key is called."""
     line = Text()
     by_length = sorted(OperatorKey, key=lambda key: -len(key.value))  # "emergency stop" before "stop"
@@ -191,8 +196,9 @@ def _keys(phase: Phase, key_help: str) -> Text:
         if key is not None and key not in _USEFUL_KEYS[phase]:
             continue
         line.append(" · " if line else "", style="grey37")
-        if key is None:
-            line.append(entry)
+        if key is None:  # a key of the operator's device
+            name, _, meaning = entry.rpartition(" ")
+            line.append(f"{name} ", style="bold cyan").append(meaning)
         else:
             style = "bold red" if key is OperatorKey.EMERGENCY_STOP else "bold cyan"
             line.append(entry[: -len(key.value)], style=style).append(key.value)

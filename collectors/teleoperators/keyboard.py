@@ -30,8 +30,7 @@ AXIS_KEYS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
 """Keys for and against each axis: forward, left, up, then the turns about these."""
 CLOSE_KEY, OPEN_KEY, TOGGLE_KEY, SLOW_KEY = "x", "z", "g", "tab"
 MOVE_HELP = (
-    "arrows move · r/v or PgUp/PgDn raise/lower · i/k tilt · u/o roll · j/l turn · "
-    "x/z close/open · g grip · tab slow"
+    "arrows move · r/v raise/lower · i/k tilt · u/o roll · j/l turn · x/z close/open · g grip · tab slow"
 )
 
 
