@@ -12,7 +12,7 @@ from lerobot.cameras import CameraConfig
 
 from collectors.camera_finding import LIBUSB_REMEDY
 from pipeline.errors import InputError
-from pipeline.site_config import CameraSection
+from pipeline.site_config import CameraSection, require_known_keys
 
 DEFINED_IN = {
     "opencv": "lerobot.cameras.opencv",
@@ -39,11 +39,7 @@ def _config(name: str, section: CameraSection) -> CameraConfig:
     config_class = _class(name, section.type)
     where = f"[cameras.{name}.options]"
     known = {field.name: field for field in fields(config_class) if field.init}
-    unknown = sorted(set(section.options) - set(known))
-    if unknown:
-        raise InputError(
-            f"unknown key {unknown[0]!r} in {where}; a camera of type {section.type} has {', '.join(known)}"
-        )
+    require_known_keys(f"{where} of type {section.type}", section.options, known)
     for option, field in known.items():
         needed = field.default is MISSING and field.default_factory is MISSING
         if needed and option not in section.options:

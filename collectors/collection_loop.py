@@ -7,8 +7,8 @@ frame, also while a person drives, so that the episode holds what it would have 
 
 Inputs: a connected LeRobot ``Robot``, an operator (LeRobot ``Teleoperator`` with teleop events), a
 policy or none, a recorder or none, keys or none. Output: an :class:`EpisodeSummary`; frames go to the
-recorder. An arm that stops by itself (``ArmStopped``) ends the episode. On any other exception the arm is
-sent a zero twist before the exception leaves.
+recorder. An arm that stops by itself (``ArmStopped``) and a policy that has no more to say (``PolicyFailed``)
+end the episode. On any other exception the arm is sent a zero twist before the exception leaves.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ from collectors.loop_interface import (
     still,
 )
 from collectors.operator_keys import KeySource, OperatorKey
+from collectors.policy_thread import PolicyFailed
+from collectors.session_pause import StaleInput
 from pipeline.episode import (
     ACTION_NAMES,
     Frame,
@@ -71,7 +73,7 @@ def run_episode(
     log: EpisodeLog | None = None,
     on_step: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> EpisodeSummary:
-    """Runs one episode to its end: the operator ends it, ``max_steps`` does, or the arm stops by itself.
+    """Runs one episode to its end: the operator ends it, ``max_steps``, an arm or a policy that fails.
 
     ``log`` is kept up to date meanwhile, also where an exception leaves. ``on_step`` sees the observation
     of every step, also of those of a pause; it must not wait.
@@ -83,6 +85,9 @@ def run_episode(
     except ArmStopped as error:
         log.end, log.why = End.ARM_STOPPED, str(error)
         episode.read_keys()  # an emergency stop may have reached the arm before its key came here
+        episode.hold_still()
+    except PolicyFailed as error:
+        log.end, log.why = End.POLICY_FAILED, str(error)
         episode.hold_still()
     except KeyboardInterrupt:
         log.end, log.why = End.STOPPED, "Ctrl-C"
@@ -119,6 +124,7 @@ class _Episode:
         self.key_sources: tuple[KeySource, ...] = (*(() if keys is None else (keys,)), *own_keys)
         self.pace = Pace(config.rate_hz) if config.real_time else None
         self.person_drove = False
+        self.stale = StaleInput()
         self.paused_at: float | None = None
         self.observation: dict[str, Any] = {}
         self.observed_ns = 0
@@ -131,6 +137,7 @@ class _Episode:
             if self.paused_at is None:
                 self.step(events)
             else:
+                self.stale.note_pause(events)
                 self.send(self.still())
             if self.on_step is not None:
                 self.on_step(self.observation)
@@ -204,7 +211,7 @@ class _Episode:
     def step(self, events: dict[TeleopEvents, bool]) -> None:
         """Decides who drives, sends the action and records the frame."""
         policy, log = self.policy, self.log
-        person_drives = policy is None or bool(events.get(TeleopEvents.IS_INTERVENTION, False))
+        person_drives = policy is None or self.stale.is_fresh(events, self.operator)
         changed = policy is not None and person_drives != self.person_drove
         if changed and not person_drives and isinstance(policy, PlanningPolicy):
             policy.drop_plan()  # what it planned started from where the arm was before the person moved it

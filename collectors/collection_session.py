@@ -7,9 +7,10 @@ a :class:`SessionSummary`.
 
 When something happens: an arm that stops by itself ends its episode, which is kept and marked; the session
 then waits for the operator to clear the fault and start again, or to stop (where there are no keys it ends
-with ``ArmStopped``). Too little disk, a policy that fails, Ctrl-C and any other exception end the session:
-the arm holds still, the open episode is closed as truncated, files that are being finished are waited for,
-and the exception leaves.
+with ``ArmStopped``). A policy that fails ends its episode likewise; the next start asks it again (where
+there are no keys, or episodes start by themselves, the session ends with ``PolicyFailed``). Too little disk,
+Ctrl-C and any other exception end the session: the arm holds still, the open episode is closed as truncated,
+files that are being finished are waited for, and the exception leaves.
 """
 
 from __future__ import annotations
@@ -17,24 +18,21 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any
 
-from collectors.arm_interface import condition_of, lost_cameras
 from collectors.collection_loop import LoopConfig
 from collectors.episode_log import End, EpisodeLog, EpisodeSummary
 from collectors.free_space import FreeSpace
 from collectors.loop_interface import OperatorLike, still
 from collectors.operator_keys import KeySource
-from collectors.policy_thread import Planner, RunAhead
+from collectors.policy_thread import Planner, PolicyFailed, RunAhead
 from collectors.recording import Closer, record_episode
 from collectors.session_reset import KeyQueue, Reset
-from collectors.session_settings import KeptEpisode, SessionSettings, SessionSummary, new_episode_id
-from collectors.telemetry import UPDATES_PER_S, NoTelemetry, Phase, Snapshot, Telemetry, TelemetryFeed
-from pipeline.episode import EpisodeInfo
+from collectors.session_screen import counted, end_words, snapshot_of
+from collectors.session_settings import KeptEpisode, SessionSettings, SessionSummary, new_episode_info
+from collectors.telemetry import UPDATES_PER_S, NoTelemetry, Phase, Telemetry, TelemetryFeed
 from pipeline.episode_file import EpisodeWriter
-from pipeline.errors import Failure
+from pipeline.errors import Failure, InputError
 from pipeline.workspace import Workspace
 
 __all__ = ["KeptEpisode", "SessionSettings", "SessionSummary", "run_session"]
@@ -52,12 +50,14 @@ def run_session(
     policy: Planner | None = None,
     telemetry: Telemetry | None = None,
     prepare: Callable[[int], None] | None = None,
+    at_end: Callable[[SessionSummary], object] | None = None,
 ) -> SessionSummary:
     """Runs a session to its end: as many episodes as wanted were kept, or the operator stops it.
 
     ``robot`` (LeRobot ``Robot``) and ``operator`` are connected and stay so. ``prepare`` is called with
     each episode's number, from 1, before it begins: for a simulated scene. Keys of the operator's own
     device count too. The features of a policy that can tell are checked against the robot's first.
+    ``at_end`` gets the summary of a session however it ended, also where an exception is about to leave.
     Raises ``InputError`` before the arm moves, ``Failure`` (``ArmStopped`` is one) where it had to end
     early, and whatever else happened; everything that was recorded is kept.
     """
@@ -65,7 +65,7 @@ def run_session(
     if check_robot is not None:
         check_robot(robot.observation_features, robot.action_features)
     workspace.create()
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as outer, contextlib.ExitStack() as stack:
         feed = stack.enter_context(TelemetryFeed(telemetry or NoTelemetry()))
         disk = stack.enter_context(FreeSpace(workspace.episodes))
         closer = stack.enter_context(Closer())
@@ -79,6 +79,8 @@ def run_session(
             )
             stack.enter_context(ahead)
         session = _Session(workspace, robot, operator, keys, settings, ahead, feed, disk, closer, prepare)
+        if at_end is not None:  # called last: when all files are finished
+            outer.callback(lambda: at_end(session.summary()))
         try:
             session.run()
         except BaseException:
@@ -158,12 +160,23 @@ class _Session:
         """Whether the policy has its first actions, so that the episode does not begin with a wait."""
         self.say("the policy looks at the scene")
         policy.reset(self.settings.task, self.settings.seed + self.number)
-        ready = self.reset.wait_for_plan(policy.is_ready, POLICY_TIMEOUT_S)
+        try:
+            ready = self.reset.wait_for_plan(policy.is_ready, POLICY_TIMEOUT_S)
+        except (PolicyFailed, InputError) as error:
+            if self.is_unattended:
+                raise
+            self.note_problem(str(error))
+            return False
         self.say("")
         return ready
 
+    @property
+    def is_unattended(self) -> bool:
+        """Whether nobody may be there to decide what to do about a problem."""
+        return not self.keys.has_sources or self.settings.auto_start_s is not None
+
     def record(self) -> None:
-        info = self.new_info()
+        info = new_episode_info(self.settings, self.robot, has_policy=self.policy is not None)
         self.episode_id = info.id
         self.dropped = 0
         self.log = EpisodeLog(gripper_target=self.reset.gripper_target)
@@ -181,44 +194,43 @@ class _Session:
                 on_step=self.show_step,
                 closer=self.closer,
             )
+        except BaseException:
+            if self.log.steps and self.workspace.episode_path(info.task, info.id).exists():
+                self.keep(info.id, self.log.summary(self.settings.rate_hz))
+            raise
         finally:
             self.reset.gripper_target = self.log.gripper_target
         self.take_result(info.id, summary)
 
-    def new_info(self) -> EpisodeInfo:
-        features = self.robot.observation_features
-        now = datetime.now(UTC)
-        return EpisodeInfo(
-            id=new_episode_id(now),
-            task=self.settings.task,
-            operator=self.settings.operator,
-            robot=self.robot.name,
-            rate_hz=self.settings.rate_hz,
-            cameras=tuple(name for name, kind in features.items() if isinstance(kind, tuple)),
-            created=now.isoformat(timespec="milliseconds"),
-            software_version=version("kinova-recap"),
-            policy_checkpoint=self.settings.policy_name if self.policy is not None else None,
-            extra=dict(self.settings.extra),
-        )
-
     def take_result(self, episode_id: str, summary: EpisodeSummary) -> None:
-        """Counts the episode, tells the operator what was unusual, and notes an arm that stopped."""
+        """Counts the episode, tells the operator what was unusual, and notes an arm or policy that failed."""
+        number, words = self.number, end_words(self.number, episode_id, summary)
         self.episode_id = None
-        self.number += 1
+        self.number = number + 1
         if summary.end is End.DISCARDED:
             self.discarded += 1
-            self.say("discarded; once more")
         elif summary.steps:
-            lost = tuple(self.log.cameras_lost)
-            self.kept.append(KeptEpisode(episode_id, summary, self.dropped, lost))
-            mark = "no mark" if summary.mark is None else summary.mark.value
-            self.say(f"kept {episode_id}: {summary.seconds:.1f} s, {mark}, {summary.end.value}")
-            for camera, known in self.log.cameras_lost.items():
-                self.note_problem(f"{episode_id}: camera {camera!r} was lost: {known['why']}")
-            if self.dropped:
-                self.note_problem(f"{episode_id}: {self.dropped} frames dropped, the disk was too slow")
+            before = len(self.problems)
+            self.keep(episode_id, summary)
+            words = "; ".join([words, *self.problems[before:]])
         if summary.end in (End.ARM_STOPPED, End.EMERGENCY_STOP):
             self.reset.arm_stopped(summary.why or "emergency stop by the operator")
+        elif summary.end is End.POLICY_FAILED:
+            why = summary.why or "the policy failed"
+            self.problems.append(why)
+            if self.is_unattended:
+                raise PolicyFailed(why)
+            words = f"{why}; {words}"
+        self.say(words)
+
+    def keep(self, episode_id: str, summary: EpisodeSummary) -> None:
+        """Counts an episode that is in its file, and notes what it lost."""
+        self.kept.append(KeptEpisode(episode_id, summary, self.dropped, tuple(self.log.cameras_lost)))
+        for camera, known in self.log.cameras_lost.items():
+            self.note_problem(f"{episode_id}: camera {camera!r} was lost: {known['why']}")
+        if self.dropped:
+            lost = counted(self.dropped, "frame")
+            self.note_problem(f"{episode_id}: {lost} dropped, the disk was too slow")
 
     def note_problem(self, line: str) -> None:
         self.problems.append(line)
@@ -246,27 +258,17 @@ class _Session:
         if now - self.shown_s < 1 / UPDATES_PER_S and phase is not Phase.ENDED:
             return
         self.shown_s = now
-        log, condition = self.log, condition_of(self.robot)
-        running = phase in (Phase.RUNNING, Phase.PAUSED)
-        snapshot = Snapshot(
-            phase=phase,
-            task=self.settings.task,
+        snapshot = snapshot_of(
+            phase,
+            self.robot,
+            self.operator,
+            self.settings,
+            self.log,
             episode=self.number,
             episode_id=self.episode_id,
             done=len(self.kept),
-            wanted=self.settings.episodes,
-            seconds=log.steps / self.settings.rate_hz,
-            frames=log.steps,
-            rate_hz=log.rate_hz,
-            wanted_rate_hz=self.settings.rate_hz,
-            overruns=log.overruns,
             dropped=self.dropped,
-            starved=log.starved_steps,
-            driver=log.driver if running else None,
-            limits=condition.limits,
-            stopped=condition.stopped if self.reset.stopped is None else self.reset.stopped,
-            lost_cameras=lost_cameras(self.robot),
-            lost_device=getattr(self.operator, "lost", None),
+            stopped=self.reset.stopped,
             disk_free_bytes=self.disk.free_bytes,
             last_mark=self.kept[-1].summary.mark if self.kept else None,
             message=self.message,

@@ -19,6 +19,7 @@ class End(StrEnum):
     STOPPED = "session stopped by the operator"
     EMERGENCY_STOP = "emergency stop"
     ARM_STOPPED = "the arm stopped"
+    POLICY_FAILED = "the policy failed"
     ERROR = "broken off by an error"
 
 

@@ -124,10 +124,12 @@ def _stop_of(error: Exception) -> Stop:
     if codes is not None:
         return stop_from_error(*codes, str(error))
     if isinstance(error, OSError):
+        words = one_line(error.strerror or str(error))
+        why = f" ({words})" if words and "closed" not in words else ""
         return Stop(
             StopCause.CONNECTION_LOST,
-            f"the connection to the arm is closed ({one_line(str(error))}); check arm and cable, then "
-            "clear the faults to connect anew",
+            f"the connection to the arm is closed{why}; check arm and cable, then clear the faults to "
+            "connect anew",
         )
     return Stop(
         StopCause.REFUSED, f"the arm's client failed ({type(error).__name__}: {one_line(str(error))})"

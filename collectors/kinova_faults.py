@@ -6,6 +6,7 @@ line for the operator. Nothing here talks to an arm.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -51,6 +52,17 @@ class Stop:
         """Whether it names the fault where ``other`` only says that there is one."""
         return self.words.startswith(_NAMED) and not other.words.startswith(_NAMED)
 
+
+_ERROR_NUMBER = re.compile(r"\[(?:Errno|WinError|SSL)[^\]]*\] ?")
+_SYSTEM_WORDS = {
+    "Broken pipe": "the connection was closed",
+    "Bad file descriptor": "the connection was closed",
+    "Transport endpoint is not connected": "the connection was closed",
+    "Connection reset by peer": "the other end closed the connection",
+    "Connection refused": "the other end refused the connection",
+    "No route to host": "there is no way to that address",
+    "Network is unreachable": "there is no way to that network",
+}
 
 _NAMED = "the arm stopped itself: "
 _RECONNECT = frozenset(
@@ -184,5 +196,8 @@ def stop_from_feedback(active_state: int, fault_bank_a: int, fault_bank_b: int) 
 
 
 def one_line(text: str) -> str:
-    """The text without line breaks, at most 200 characters."""
-    return " ".join(text.split())[:200]
+    """The text without line breaks and the operating system's error numbers, at most 200 characters."""
+    plain = _ERROR_NUMBER.sub("", " ".join(text.split()))
+    for system, words in _SYSTEM_WORDS.items():
+        plain = plain.replace(system, words)
+    return plain[:200]

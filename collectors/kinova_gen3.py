@@ -12,6 +12,7 @@ the arm's own session time-out and its red button remain.
 
 from __future__ import annotations
 
+import contextlib
 import time
 import weakref
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ from collectors.config_kinova_gen3 import KinovaGen3Config
 from collectors.kinova_handle import DriverHandle, Status
 from collectors.kinova_limits import limit_action
 from collectors.kinova_link import Mode
+from collectors.kinova_lock import ArmLock
 from collectors.kinova_process import stop_afresh
 from collectors.kinova_units import GRIPPER
 from pipeline.episode import ACTION_NAMES, STATE_NAMES, action_to_dict
@@ -59,6 +61,7 @@ class KinovaGen3(Robot):
         self._camera_set: CameraSet | None = None
         self._driver: DriverHandle | None = None
         self._finalizer: weakref.finalize[..., Any] | None = None
+        self._unlock: weakref.finalize[..., Any] | None = None
         self._capture_times_ns: dict[str, int] = {}
         self._limits: tuple[str, ...] = ()
 
@@ -100,18 +103,23 @@ class KinovaGen3(Robot):
         """Connects cameras and arm; nothing moves.
 
         Raises ``DeviceAlreadyConnectedError``, and ``InputError`` in one line for a missing client, a wrong
-        address, port or password, another client in control, and a camera that is not there. An arm in fault
+        address, port or password, another client in control, another program on this computer that drives the
+        same arm (not in look-only mode), and a camera that is not there. An arm in fault
         is connected all the same: ``condition`` says so, and ``clear_faults`` clears it.
         """
         if self._driver is not None:
             raise DeviceAlreadyConnectedError(f"{self} is already connected")
-        cameras = self._start_cameras()
-        try:
-            driver = self._start_driver()
-        except BaseException:
+        with contextlib.ExitStack() as undo:
+            if not self._look_only:
+                lock = ArmLock(self.config.ip, self.config.tcp_port)
+                # Also when the robot is dropped without disconnect(), and after the driver has ended.
+                self._unlock = weakref.finalize(self, lock.release)
+                undo.callback(self._unlock)
+            cameras = self._start_cameras()
             if cameras is not None:
-                cameras.disconnect()
-            raise
+                undo.callback(cameras.disconnect)
+            driver = self._start_driver()
+            undo.pop_all()
         self._camera_set = cameras
         self._hold(driver)
 
@@ -121,6 +129,8 @@ class KinovaGen3(Robot):
         cameras, self._camera_set = self._camera_set, None
         if finalizer is not None:
             finalizer()
+        if self._unlock is not None:
+            self._unlock()  # only now: the driver is gone
         if cameras is not None:
             cameras.disconnect()
 

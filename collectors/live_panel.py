@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from rich.console import Group, RenderableType
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.panel import Panel
 from rich.rule import Rule
@@ -10,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from collectors.operator_keys import OperatorKey
+from collectors.session_screen import counted
 from collectors.telemetry import Phase, Snapshot
 from pipeline.episode import Source
 
@@ -39,6 +43,7 @@ _DRIVER_STYLES: dict[Source | None, str] = {
     Source.POLICY: "bold white on rgb(0,95,135)",
     Source.INTERVENTION: "bold white on dark_magenta",
 }
+_WITHIN_EPISODE = (Phase.RUNNING, Phase.PAUSED)
 _USEFUL_KEYS: dict[Phase, tuple[OperatorKey, ...]] = {
     Phase.WAITING: (OperatorKey.START, OperatorKey.STOP, OperatorKey.EMERGENCY_STOP),
     Phase.RUNNING: (
@@ -64,15 +69,15 @@ _USEFUL_KEYS: dict[Phase, tuple[OperatorKey, ...]] = {
 
 def panel(snapshot: Snapshot, key_help: str) -> RenderableType:
     """The whole view; about ten lines, as wide as the terminal."""
-    content = Group(
+    rows = [
         _banner(snapshot),
-        Padding(_figures(snapshot), (1, 1, 0, 1)),
+        Padding(_Figures(snapshot), (1, 1, 0, 1)),
         Padding(_condition(snapshot), (1, 1)),
-        Rule(style="grey37"),
-        Padding(_keys(snapshot.phase, key_help), (0, 1)),
-    )
+    ]
+    if snapshot.phase is not Phase.ENDED:
+        rows += [Rule(style="grey37"), Padding(_keys(snapshot.phase, key_help), (0, 1))]
     return Panel(
-        content, title=Text(f" {snapshot.task} ", style="bold default"), padding=0, border_style="grey50"
+        Group(*rows), title=Text(f" {snapshot.task} ", style="bold default"), padding=0, border_style="grey50"
     )
 
 
@@ -93,7 +98,7 @@ def progress_words(snapshot: Snapshot) -> str:
     words = [
         f"episode {snapshot.episode}",
         _clock(snapshot.seconds),
-        f"{snapshot.frames} frames",
+        counted(snapshot.frames, "frame"),
         f"{snapshot.rate_hz:.1f} of {snapshot.wanted_rate_hz:g} Hz",
         f"{snapshot.overruns} late",
         f"{snapshot.dropped} dropped",
@@ -114,7 +119,7 @@ def problems(snapshot: Snapshot) -> list[str]:
     found += [f"camera {name}: {why}" for name, why in sorted(snapshot.lost_cameras.items())]
     if snapshot.lost_device is not None:
         found.append(f"input device: {snapshot.lost_device}")
-    if snapshot.dropped:
+    if snapshot.dropped and snapshot.phase in _WITHIN_EPISODE:  # later it is a note, said once
         found.append("frames are being lost: the disk is too slow for the cameras")
     if 0 < snapshot.disk_free_bytes < LOW_DISK_BYTES:
         found.append(f"the disk is nearly full: {free_disk(snapshot)}")
@@ -135,28 +140,62 @@ def _banner(snapshot: Snapshot) -> RenderableType:
     return Padding(row, (0, 1), style=style)
 
 
-def _figures(snapshot: Snapshot) -> RenderableType:
-    """Small headings over their figures; those of the arm's loop are the latest episode's."""
+@dataclass(frozen=True)
+class _Cell:
+    """A figure under its heading; ``short`` is the heading of a narrow terminal."""
+
+    heading: str
+    short: str
+    value: str
+    style: str
+
+
+class _Figures:
+    """Small headings over their figures, none of them cut; those of the arm's loop are the latest episode's.
+
+    What does not fit goes, the right-hand ones first, since problems are said in words below.
+    """
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._cells = _cells(snapshot)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        grid = _grid(self._cells, short=False)
+        for shown in range(len(self._cells), 0, -1):
+            if Measurement.get(console, options.update(max_width=1000), grid).maximum <= options.max_width:
+                break
+            grid = _grid(self._cells[:shown], short=True)
+        yield grid
+
+
+def _grid(cells: list[_Cell], short: bool) -> Table:
+    grid = Table.grid(padding=(0, 2 if short else 3))
+    for _ in cells:
+        grid.add_column(no_wrap=True)
+    grid.add_row(*(Text(cell.short if short else cell.heading, style="grey62") for cell in cells))
+    grid.add_row(*(Text(cell.value, style=cell.style) for cell in cells))
+    return grid
+
+
+def _cells(snapshot: Snapshot) -> list[_Cell]:
     of_wanted = "" if snapshot.wanted is None else f" of {snapshot.wanted}"
     disk = snapshot.disk_free_bytes
     disk_style = (
         "green" if disk >= LOW_DISK_BYTES else "yellow" if disk >= VERY_LOW_DISK_BYTES else "bold red"
     )
+    rate = f"{snapshot.rate_hz:.1f} of {snapshot.wanted_rate_hz:g} Hz"
     cells = [
-        ("episodes kept", f"{snapshot.done}{of_wanted}", "bold"),
-        ("rate", f"{snapshot.rate_hz:.1f} of {snapshot.wanted_rate_hz:g} Hz", _rate_style(snapshot)),
-        ("late steps", str(snapshot.overruns), "yellow" if snapshot.overruns else "green"),
-        ("dropped frames", str(snapshot.dropped), "bold red" if snapshot.dropped else "green"),
-        ("disk", free_disk(snapshot), disk_style),
+        _Cell("episodes kept", "kept", f"{snapshot.done}{of_wanted}", "bold"),
+        _Cell("rate", "rate", rate, _rate_style(snapshot)),
+        _Cell("late steps", "late", str(snapshot.overruns), "yellow" if snapshot.overruns else "green"),
+        _Cell(
+            "dropped frames", "dropped", str(snapshot.dropped), "bold red" if snapshot.dropped else "green"
+        ),
+        _Cell("disk", "disk", free_disk(snapshot), disk_style),
     ]
     if not snapshot.frames and snapshot.phase is not Phase.RUNNING:  # nothing was measured yet
         cells = [cells[0], cells[-1]]
-    grid = Table.grid(padding=(0, 3))
-    for _ in cells:
-        grid.add_column(no_wrap=True)
-    grid.add_row(*(Text(name, style="grey62") for name, _, _ in cells))
-    grid.add_row(*(Text(value, style=style) for _, value, style in cells))
-    return grid
+    return cells
 
 
 def _rate_style(snapshot: Snapshot) -> str:
@@ -173,10 +212,9 @@ def _condition(snapshot: Snapshot) -> RenderableType:
         lines[0] = Text(f"■ {snapshot.stopped}", style="bold red")
     if not lines and snapshot.phase is not Phase.ENDED:
         lines = [Text("✓ arm and cameras are well", style="green")]
-    if snapshot.starved:
-        lines.append(
-            Text(f"the policy was too slow for {snapshot.starved} steps: the arm held still", "yellow")
-        )
+    if snapshot.starved and snapshot.phase in _WITHIN_EPISODE:
+        steps = counted(snapshot.starved, "step")
+        lines.append(Text(f"the policy was too slow for {steps}: the arm held still", "yellow"))
     if snapshot.message and snapshot.message not in known:
         lines.append(Text(snapshot.message))
     return Group(*lines)

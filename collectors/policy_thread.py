@@ -35,6 +35,10 @@ _LATENCIES = 5  # of so many latest calls the slowest is expected of the next
 _STOP_TIMEOUT_S = 5.0  # for a call that is going on; the thread ends with the process at the latest
 
 
+class PolicyFailed(Failure):
+    """A policy has no actions to give: it failed, or its server is gone. ``reset`` may bring it back."""
+
+
 class Planner(Protocol):
     """A policy that gives whole chunks of actions; all calls come from one thread."""
 
@@ -113,8 +117,8 @@ class RunAhead:
     def act(self, observation: dict[str, Any]) -> np.ndarray | None:
         """The action for this step, float32 (7,); ``None`` while there is none. Call it once a step.
 
-        Raises what the planner raised meanwhile: ``InputError`` and ``Failure`` as they are, anything
-        else as a ``Failure`` of one line.
+        Raises what the planner raised meanwhile: an ``InputError`` as it is, anything else as a
+        ``PolicyFailed`` of one line.
         """
         with self._changed:
             self._raise_error()
@@ -160,10 +164,12 @@ class RunAhead:
 
     def _raise_error(self) -> None:
         error, self._error = self._error, None
-        if isinstance(error, InputError | Failure):
+        if isinstance(error, InputError):
             raise error
+        if isinstance(error, Failure):
+            raise PolicyFailed(str(error)) from error
         if error is not None:
-            raise Failure(f"the policy failed: {type(error).__name__}: {error}") from error
+            raise PolicyFailed(f"the policy failed: {type(error).__name__}: {error}") from error
 
     def _is_due(self) -> bool:
         """Whether a plan asked for now would come none too early."""

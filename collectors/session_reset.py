@@ -13,8 +13,8 @@ from collectors.arm_interface import ArmStopped, StoppableArm
 from collectors.control_pace import Pace
 from collectors.loop_interface import OperatorLike, RobotLike, give_feedback, still
 from collectors.operator_keys import KeySource, KeySources, OperatorKey
+from collectors.policy_thread import PolicyFailed
 from pipeline.episode import ACTION_NAMES
-from pipeline.errors import Failure
 
 
 class KeyQueue:
@@ -99,7 +99,7 @@ class Reset:
     def wait_for_plan(self, is_ready: Callable[[dict[str, Any]], bool], timeout_s: float) -> bool:
         """Holds the arm until the policy has its first actions; whether it got so far.
 
-        Raises ``Failure`` after ``timeout_s``.
+        Raises ``PolicyFailed`` after ``timeout_s``, and what ``is_ready`` raises.
         """
         deadline = time.monotonic() + timeout_s
         pace = self._pace()
@@ -108,7 +108,7 @@ class Reset:
             if observation is not None and is_ready(observation):
                 return True
             if time.monotonic() > deadline:
-                raise Failure(f"the policy gave no actions within {timeout_s:g} s")
+                raise PolicyFailed(f"the policy gave no actions within {timeout_s:g} s")
         return False
 
     def arm_stopped(self, why: str) -> None:
@@ -168,6 +168,9 @@ class Reset:
             case OperatorKey.PAUSE:
                 self._auto_start = False
                 self._message("waiting for the start key")
+            case OperatorKey.SUCCESS | OperatorKey.FAILURE | OperatorKey.DISCARD:
+                # The last episode's file is closed already, and closed files stay as they are.
+                self._message(f"{key.value} counts while an episode runs; mark what is over in labelling")
 
     def _emergency_stop(self) -> None:
         if isinstance(self.robot, StoppableArm):

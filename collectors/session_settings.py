@@ -6,11 +6,14 @@ import math
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import Any
 
 from collectors.episode_log import EpisodeSummary
+from pipeline.episode import EpisodeInfo
 from pipeline.errors import InputError
+from pipeline.site_config import MAX_RATE_HZ
 
 GB = 1_000_000_000
 
@@ -48,8 +51,10 @@ class SessionSettings:
 
     def __post_init__(self) -> None:
         """Refuses what could not be run."""
-        if not (math.isfinite(self.rate_hz) and 0 < self.rate_hz <= 200):
-            raise InputError(f"the rate is {self.rate_hz:g} Hz; it must be above 0 and at most 200")
+        if not (math.isfinite(self.rate_hz) and 0 < self.rate_hz <= MAX_RATE_HZ):
+            raise InputError(
+                f"the rate is {self.rate_hz:g} Hz; it must be above 0 and at most {MAX_RATE_HZ:g}"
+            )
         if not self.task.strip():
             raise InputError("the task is empty: say what to do, e.g. --task 'pick up the red cube'")
         if self.episodes is not None and self.episodes < 1:
@@ -86,6 +91,24 @@ class SessionSummary:
     discarded: int
     problems: tuple[str, ...]
     arm_stopped: str | None = None
+
+
+def new_episode_info(settings: SessionSettings, robot: Any, *, has_policy: bool) -> EpisodeInfo:
+    """What a new episode of ``robot`` (LeRobot ``Robot``) keeps about itself; it begins now."""
+    now = datetime.now(UTC)
+    features = robot.observation_features
+    return EpisodeInfo(
+        id=new_episode_id(now),
+        task=settings.task,
+        operator=settings.operator,
+        robot=robot.name,
+        rate_hz=settings.rate_hz,
+        cameras=tuple(name for name, kind in features.items() if isinstance(kind, tuple)),
+        created=now.isoformat(timespec="milliseconds"),
+        software_version=version("kinova-recap"),
+        policy_checkpoint=settings.policy_name if has_policy else None,
+        extra=dict(settings.extra),
+    )
 
 
 def new_episode_id(now: datetime) -> str:

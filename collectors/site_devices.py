@@ -2,7 +2,8 @@
 
 Anything that is registered with LeRobot can be named there: ours, LeRobot's own, and what installed
 packages called ``lerobot_robot_*``, ``lerobot_teleoperator_*`` or ``lerobot_camera_*`` bring. Nothing is
-connected here. Whatever does not fit is one ``InputError`` that names the table of ``recap.toml``.
+connected here. Whatever does not fit is one ``InputError`` that names the table of ``recap.toml``, and for
+robots and cameras the file.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import importlib
 import io
 import pkgutil
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import draccus
@@ -24,7 +26,7 @@ from collectors.camera_settings import camera_configs
 from collectors.lerobot_operator import LeRobotOperator, check_action_fits
 from pipeline.episode import ACTION_NAMES, STATE_NAMES
 from pipeline.errors import InputError
-from pipeline.site_config import SiteConfig
+from pipeline.site_config import SiteConfig, require_known_keys
 
 # Where registrations are, by what is registered: our modules first, which are quick to import.
 _OURS = {
@@ -42,12 +44,18 @@ def make_robot(site: SiteConfig) -> Robot:
     Raises ``InputError`` for an unknown type, options that it does not take, and a robot that does not
     observe and act by the names of :mod:`pipeline.episode`, which is what is recorded.
     """
+    with site.named_in_errors():
+        return _robot(site)
+
+
+def _robot(site: SiteConfig) -> Robot:
     options = dict(site.robot.options)
     config = _decoded(RobotConfig, site.robot.type, options, "robot")
     if site.cameras:
+        cameras = camera_configs(site.cameras)
         if not hasattr(config, "cameras"):
             raise InputError(f"[cameras] cannot be used: a robot of type {site.robot.type!r} takes none")
-        config.cameras = camera_configs(site.cameras)
+        config.cameras = cameras
     robot: Robot = _made(lambda: make_robot_from_config(config), "robot")
     _check_names(f"robot {robot.name!r} observes", robot.observation_features, STATE_NAMES)
     _check_names(f"robot {robot.name!r} is driven by", robot.action_features, ACTION_NAMES)
@@ -70,10 +78,12 @@ def make_operator(kind: str, options: Mapping[str, Any], action_features: Mappin
     return LeRobotOperator(teleoperator, action_features)
 
 
-def _decoded(base: type, kind: str, options: Mapping[str, Any], where: str) -> Any:
+def _decoded(base: Any, kind: str, options: Mapping[str, Any], where: str) -> Any:
     if "type" in options:
         raise InputError(f"[{where}.options]: 'type' belongs into [{where}]")
     _require_known(base, kind, where)
+    known = [field.name for field in fields(base.get_choice_class(kind)) if field.init]
+    require_known_keys(f"[{where}.options] of type {kind}", options, known)
     try:
         return draccus.decode(base, {"type": kind, **options})
     except Exception as error:  # draccus raises several types, and configurations whatever they like

@@ -35,15 +35,19 @@ Every key is optional. A missing file means the simulated arm.
 
 from __future__ import annotations
 
+import difflib
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError
 
 SIMULATED_ROBOT = "simulated_gen3"
+MAX_RATE_HZ = 200.0
+"""Control steps a second; recording sessions take no more."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +102,10 @@ class DefaultsSection:
         _require_text("defaults.annotator", self.annotator)
         if isinstance(self.rate_hz, bool) or not isinstance(self.rate_hz, int | float):
             raise InputError(f"defaults.rate_hz must be a number, not {self.rate_hz!r}")
-        if not 0 < self.rate_hz <= 1000:
-            raise InputError(f"defaults.rate_hz must lie above 0 and up to 1000 Hz, not {self.rate_hz!r}")
+        if not 0 < self.rate_hz <= MAX_RATE_HZ:
+            raise InputError(
+                f"defaults.rate_hz must lie above 0 and up to {MAX_RATE_HZ:g} Hz, not {self.rate_hz!r}"
+            )
         if isinstance(self.image_size, bool) or not isinstance(self.image_size, int):
             raise InputError(f"defaults.image_size must be a whole number, not {self.image_size!r}")
         if not 16 <= self.image_size <= 4096:
@@ -159,6 +165,7 @@ class SiteConfig:
     defaults: DefaultsSection = field(default_factory=DefaultsSection)
     cache: CacheSection = field(default_factory=CacheSection)
     labels: LabelsSection = field(default_factory=LabelsSection)
+    path: Path | None = field(default=None, compare=False)  # the file it was read from, for errors
 
     def __post_init__(self) -> None:
         """Rejects doubled tasks, nameless cameras, and cameras for an arm that renders its own."""
@@ -166,15 +173,23 @@ class SiteConfig:
             _require_text("tasks", task)
         if len(set(self.tasks)) != len(self.tasks):
             raise InputError("tasks names a task twice")
-        if self.cameras and self.robot.type == SIMULATED_ROBOT:
-            raise InputError(
-                f"[cameras] contradicts robot.type {SIMULATED_ROBOT!r}: it renders its own images"
-            )
         for name, camera in self.cameras.items():
             if not name.isidentifier():
                 raise InputError(f"camera name {name!r} must be letters, digits and '_'")
             _require_text(f"cameras.{name}.type", camera.type)
             _require_table(f"cameras.{name}.options", camera.options)
+        if self.cameras and self.robot.type == SIMULATED_ROBOT:
+            raise InputError(
+                f"[cameras] contradicts robot.type {SIMULATED_ROBOT!r}: it renders its own images"
+            )
+
+    @contextmanager
+    def named_in_errors(self) -> Iterator[None]:
+        """What is raised as ``InputError`` inside begins with the file's path."""
+        try:
+            yield
+        except InputError as error:
+            raise InputError(f"{self.path or 'recap.toml'}: {error}") from error
 
 
 def load_site_config(path: Path) -> SiteConfig:
@@ -191,7 +206,7 @@ def load_site_config(path: Path) -> SiteConfig:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"cannot read {path}: {error}") from error
     try:
-        return _from_document(document)
+        return replace(_from_document(document), path=path)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
@@ -223,11 +238,18 @@ def _table(name: str, value: Any, section: type) -> dict[str, Any]:
 
 
 def _reject_unknown(name: str, table: Mapping[str, Any], section: type) -> None:
-    known = [f.name for f in fields(section)]
-    unknown = sorted(set(table) - set(known))
+    known = [f.name for f in fields(section) if f.compare]  # all but the path, which is not in the file
+    require_known_keys(f"[{name}]" if name else "the top level", table, known)
+
+
+def require_known_keys(where: str, table: Iterable[str], known: Iterable[str]) -> None:
+    """Raises ``InputError`` for a key of ``table`` that is not ``known``: with the one meant, and all."""
+    names = list(known)
+    unknown = sorted(set(table) - set(names))
     if unknown:
-        where = f"[{name}]" if name else "the top level"
-        raise InputError(f"unknown key {unknown[0]!r} in {where}; known are {', '.join(known)}")
+        near = difflib.get_close_matches(unknown[0], names, 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise InputError(f"unknown key {unknown[0]!r} in {where}; {hint}known are {', '.join(names)}")
 
 
 def _require_table(name: str, value: Any) -> Mapping[str, Any]:

@@ -41,12 +41,19 @@ class Workspace:
     def create(self) -> Workspace:
         """Makes the folders that are missing and returns the workspace.
 
-        Raises ``InputError`` where ``root`` is a file.
+        Raises ``InputError`` where ``root`` is a file, or cannot be written to.
         """
-        if self.root.exists() and not self.root.is_dir():
-            raise InputError(f"the workspace {self.root} is a file: name a folder with --workspace")
-        for folder in (self.episodes, self.cache, self.datasets, self.steps, self.reports):
-            folder.mkdir(parents=True, exist_ok=True)
+        try:
+            if self.root.exists() and not self.root.is_dir():
+                raise InputError(f"the workspace {self.root} is a file: name a folder with --workspace")
+            for folder in (self.episodes, self.cache, self.datasets, self.steps, self.reports):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            place = error.filename or self.root
+            raise InputError(
+                f"cannot make the workspace {self.root} ({place}: {error.strerror or error}): change its "
+                "permissions, or name another with --workspace"
+            ) from error
         return self
 
     @property

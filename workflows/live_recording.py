@@ -20,6 +20,7 @@ from collectors.live_view import LiveView
 from collectors.operator_keys import KEY_HELP, TerminalInput, TerminalUser
 from collectors.policy_thread import Planner
 from collectors.rerun_view import RerunView
+from collectors.session_screen import counted
 from collectors.site_devices import make_operator, make_robot
 from collectors.telemetry import Telemetry
 from collectors.teleoperators.keyboard import MOVE_HELP, Gen3Keyboard
@@ -65,7 +66,10 @@ def device_of(site: SiteConfig, device: str | None) -> str | None:
 
 
 def record_live(root: Path, options: LiveOptions) -> None:
-    """Runs the session and prints what it gave; ``InputError`` before the arm moves, later ``Failure``."""
+    """Runs the session and prints what it gave, however it ended.
+
+    Raises ``InputError`` before the arm moves, later ``Failure``, and what else ended the session.
+    """
     workspace = Workspace(root)
     site = load_site_config(workspace.config_path)
     settings = _settings(site, options)
@@ -79,7 +83,7 @@ def record_live(root: Path, options: LiveOptions) -> None:
     robot = make_robot(site)
     operator = _operator(site, options, robot.action_features)
     _make_writable(workspace)
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as reports, contextlib.ExitStack() as stack:
         policy, name = _policy(workspace, options, stack)
         if policy is not None:
             policy.check_robot(robot.observation_features, robot.action_features)
@@ -104,8 +108,11 @@ def record_live(root: Path, options: LiveOptions) -> None:
             policy=policy,
             telemetry=stack.enter_context(_Views(_key_help(operator), options.view)),
             prepare=_scenes(robot, options),
+            # Printed when the arm is let go and the live view is closed, also before an exception goes on.
+            at_end=lambda ended: reports.callback(_report, workspace, ended),
         )
-    _report(workspace, summary)
+    if summary.arm_stopped is not None:
+        raise Failure(f"the arm stopped: {summary.arm_stopped}")
 
 
 def _settings(site: SiteConfig, options: LiveOptions) -> SessionSettings:
@@ -132,7 +139,10 @@ def _operator(site: SiteConfig, options: LiveOptions, action_features: Mapping[s
             "recap.toml under [operator]"
         )
     own = site.operator.type.removeprefix("gen3_") == kind.removeprefix("gen3_")
-    return make_operator(kind, site.operator.options if own else {}, action_features)
+    if not own:
+        return make_operator(kind, {}, action_features)
+    with site.named_in_errors():
+        return make_operator(kind, site.operator.options, action_features)
 
 
 def _policy(
@@ -161,10 +171,7 @@ def _policy(
 
 
 def _make_writable(workspace: Workspace) -> None:
-    try:
-        workspace.create()
-    except OSError as error:
-        raise InputError(f"cannot write to {workspace.root}: {error.strerror or error}") from error
+    workspace.create()
     if not os.access(workspace.episodes, os.W_OK):
         raise InputError(f"cannot write to {workspace.episodes}: change its permissions, or use --workspace")
 
@@ -219,10 +226,9 @@ def _report(workspace: Workspace, summary: SessionSummary) -> None:
     marks = [episode.summary.mark for episode in summary.episodes]
     dropped = sum(episode.dropped_frames for episode in summary.episodes)
     print(
-        f"{len(marks)} episodes in {workspace.episodes}: {marks.count(Outcome.SUCCESS)} marked success, "
-        f"{marks.count(Outcome.FAILURE)} failure; {summary.discarded} discarded, {dropped} frames dropped"
+        f"{counted(len(marks), 'episode')} in {workspace.episodes}: "
+        f"{marks.count(Outcome.SUCCESS)} marked success, {marks.count(Outcome.FAILURE)} failure; "
+        f"{summary.discarded} discarded, {counted(dropped, 'frame')} dropped"
     )
     if marks:
         print(f"next: recap label --workspace {workspace.root}")
-    if summary.arm_stopped is not None:
-        raise Failure(f"the arm stopped: {summary.arm_stopped}")

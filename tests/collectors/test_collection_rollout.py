@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from collectors.episode_log import End
+from collectors.session_settings import SessionSummary
+from collectors.telemetry import Phase
 from pipeline.episode import Source
 from pipeline.episode_file import EpisodeReader
 from pipeline.errors import Failure, InputError
 from pipeline.workspace import Workspace
-from tests.collectors.moving_arm import TASK, MovingArm
-from tests.collectors.test_collection_session import FAILURE, QUICK, START, STOP, SUCCESS, run, script
+from tests.collectors.moving_arm import TASK, MovingArm, ScriptedKeys, after_commands
+from tests.collectors.test_collection_session import FAILURE, QUICK, START, STOP, SUCCESS, Screen, run, script
 
 
 class Ascending:
@@ -64,17 +67,57 @@ def test_a_rollout_begins_with_a_plan_and_plans_again_for_each_episode(workspace
     assert len(summary.episodes) == 2
 
 
-def test_a_policy_that_fails_ends_the_session_with_its_reason(workspace: Workspace) -> None:
-    arm = MovingArm()
+def test_a_policy_that_fails_without_anybody_there_ends_the_session_with_its_reason(
+    workspace: Workspace,
+) -> None:
+    arm, alone = MovingArm(), replace(QUICK, auto_start_s=0.0)
+    ended: list[SessionSummary] = []
     with pytest.raises(Failure, match="the policy failed: RuntimeError: out of memory"):
-        run(workspace, arm, script(arm, START), policy=Ascending(fails_at=3))
+        run(workspace, arm, None, alone, policy=Ascending(fails_at=3), at_end=ended.append)
     (entry,) = workspace.list_episodes()
     assert entry.info.truncated and "out of memory" in entry.info.extra["ended"]["why"]
+    assert [episode.id for episode in ended[0].episodes] == [entry.id]
     assert not arm.is_moving()
     arm = MovingArm()
     with pytest.raises(Failure, match="out of memory"):
-        run(workspace, arm, script(arm, START), policy=Ascending(fails_at=1))
+        run(workspace, arm, None, alone, policy=Ascending(fails_at=1))
     assert not any(command[:6].any() for command in arm.sent)
+
+
+def test_a_policy_that_fails_in_mid_episode_is_asked_again_at_the_next_start(workspace: Workspace) -> None:
+    arm, policy, screen = MovingArm(), Ascending(fails_at=3), Screen()
+
+    def failed(times: int) -> Callable[[], bool]:
+        return lambda: (
+            bool(screen.shown)
+            and (
+                screen.shown[-1].phase is Phase.WAITING
+                and "out of memory" in screen.shown[-1].message
+                and len(policy.resets) == times
+            )
+        )
+
+    def start_and_fail_at_once() -> bool:
+        if failed(1)() and not arm.is_moving():
+            policy.fails_at = policy.plans + 1
+            return True
+        return False
+
+    keys = ScriptedKeys(
+        (after_commands(arm, 10), START),
+        (start_and_fail_at_once, START),
+        (failed(2), START),
+        (lambda: len(policy.resets) == 3 and screen.shown[-1].frames > 20, SUCCESS),
+        (after_commands(arm, 5), STOP),
+    )
+    summary = run(workspace, arm, keys, policy=policy, telemetry=screen)
+    first, second = workspace.list_episodes()
+    assert first.info.truncated and first.info.extra["ended"]["by"] == End.POLICY_FAILED.value
+    assert not second.info.truncated and second.info.operator_mark == "success"
+    assert [episode.id for episode in summary.episodes] == [first.id, second.id]
+    assert len(summary.problems) == 2
+    waiting = [shown for shown in screen.shown if shown.phase is Phase.WAITING and shown.done == 1]
+    assert "episode 1 ended by the policy, which failed, and kept" in waiting[0].message
 
 
 def test_a_policy_for_another_robot_is_refused_before_the_arm_moves(workspace: Workspace) -> None:

@@ -150,6 +150,27 @@ def test_an_emergency_stop_while_nothing_is_recorded_stops_the_arm(workspace: Wo
     assert summary.arm_stopped is not None and summary.episodes == ()
 
 
+def test_an_emergency_stop_in_an_episode_says_that_it_was_kept(workspace: Workspace) -> None:
+    arm, screen = MovingArm(), Screen()
+
+    def stopped_and_said(words: str) -> Callable[[], bool]:
+        return lambda: (
+            bool(screen.shown)
+            and screen.shown[-1].phase is Phase.STOPPED
+            and words in screen.shown[-1].message
+        )
+
+    keys = ScriptedKeys(
+        (after_commands(arm, 10), START),
+        (after_commands(arm, 10), EMERGENCY_STOP),
+        (stopped_and_said("episode 1 ended by the emergency stop, and kept, marked as cut short"), SUCCESS),
+        (stopped_and_said("mark what is over in labelling"), STOP),
+    )
+    summary = run(workspace, arm, keys, telemetry=screen)
+    (entry,) = workspace.list_episodes()
+    assert entry.info.truncated and entry.info.operator_mark is None and len(summary.episodes) == 1
+
+
 def test_a_silent_arm_without_anybody_to_ask_ends_the_session_in_one_line(workspace: Workspace) -> None:
     arm = MovingArm()
     silence = ArmStopped("the arm has not answered for 0.5 s: check the cable, then start again")
@@ -166,9 +187,12 @@ def test_a_silent_arm_without_anybody_to_ask_ends_the_session_in_one_line(worksp
 def test_ctrl_c_holds_the_arm_and_keeps_the_open_episode(workspace: Workspace) -> None:
     arm = MovingArm()
     arm.fails_after = {30: KeyboardInterrupt()}  # type: ignore[dict-item]  # as the signal handler raises it
+    ended: list[SessionSummary] = []
     with pytest.raises(KeyboardInterrupt):
-        run(workspace, arm, script(arm, START))
+        run(workspace, arm, script(arm, START), at_end=ended.append)
     (entry,) = workspace.list_episodes()
+    (kept,) = ended[0].episodes
+    assert (kept.id, kept.summary.steps) == (entry.id, entry.length), "what was broken off counts"
     assert entry.info.truncated and entry.length >= 15 and entry.info.extra["ended"]["why"] == "Ctrl-C"
     assert not arm.is_moving() and arm.sent[-1][6] == 1.0, "what the gripper holds is not let go"
 

@@ -18,8 +18,10 @@ import pytest
 from lerobot.robots import RobotConfig, make_robot_from_config
 
 from collectors.config_simulated_camera import SimulatedCameraConfig
-from collectors.kinova_gen3 import KinovaGen3, KinovaGen3Config
+from collectors.kinova_faults import one_line
+from collectors.kinova_gen3 import KinovaGen3, KinovaGen3Config, stop_arm_of
 from collectors.kinova_limits import MotionLimits
+from collectors.kinova_lock import ArmLock
 from pipeline.errors import InputError
 from tests.collectors.kinova_arms import connected, relentless_arm, robot_config
 from tests.kortex_stand_in.simulated_arm import SimulatedArm
@@ -145,6 +147,36 @@ def test_looking_only_sends_nothing(arm: SimulatedArm) -> None:
     assert {command.name for command in arm.log} <= {"CreateSession", "CloseSession"}
 
 
+def test_two_programs_on_one_arm_of_this_computer(arm: SimulatedArm) -> None:
+    """The second one that wants to drive is refused; looking and stopping need no permission."""
+    second = KinovaGen3(robot_config(arm))
+    with connected(arm):
+        with pytest.raises(InputError, match=r"drives the arm \S+ \(this process\)") as refused:
+            second.connect()
+        assert "\n" not in str(refused.value)
+        looking = KinovaGen3(robot_config(arm), look_only=True)
+        looking.connect()
+        looking.disconnect()
+        assert stop_arm_of(robot_config(arm))
+    second.connect()
+    second.disconnect()
+
+
+def test_the_lock_ends_with_its_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where that is killed; meanwhile it is named."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    code = (
+        "from collectors.kinova_lock import ArmLock; lock = ArmLock('127.0.0.1', 9); print('held'); input()"
+    )
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-uc", code], stdin=pipe, stdout=pipe) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+        with pytest.raises(InputError, match=f"process {holder.pid}"):
+            ArmLock("localhost", 9)
+        holder.kill()
+    ArmLock("127.0.0.1", 9).release()
+
+
 @dataclass
 class CommandOptions:
     """What LeRobot's commands parse."""
@@ -202,3 +234,9 @@ def test_importing_the_driver_is_quick_work() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ)
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_the_operating_systems_words_become_plain_ones() -> None:
+    """No error numbers on the operator's screen."""
+    assert one_line(str(BrokenPipeError(32, "Broken pipe"))) == "the connection was closed"
+    assert one_line("[Errno 113] No route to host\n") == "there is no way to that address"

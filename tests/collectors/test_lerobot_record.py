@@ -9,10 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
+import re
 import select
+import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +31,23 @@ SECONDS = 3
 RATE_HZ = 10
 
 
-def record(folder: Path, environment: dict[str, str], *words: str) -> LeRobotDataset:
-    """Runs ``lerobot-record`` for one short episode, a key held down all the time; the finished dataset."""
+def documented() -> list[str]:
+    """The options of the command line in ``docs/kinova.md``."""
+    page = (Path(__file__).parents[2] / "docs" / "kinova.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"```sh\n(lerobot-record .*?)```", page, re.DOTALL)
+    return shlex.split(line.replace("\\\n", ""))[1:]
+
+
+def record(
+    folder: Path, environment: dict[str, str], *words: str, before: Sequence[str] = ()
+) -> LeRobotDataset:
+    """Runs ``lerobot-record`` for one short episode, a key held down all the time; the finished dataset.
+
+    Of an option that is given twice the later one counts: ours replace those of ``before``.
+    """
     command = [
         str(Path(sys.executable).with_name("lerobot-record")),
+        *before,
         "--robot.discover_packages_path=collectors",
         "--teleop.discover_packages_path=collectors",
         "--teleop.type=gen3_keyboard",
@@ -126,6 +142,7 @@ def test_it_records_a_kinova(tmp_path: Path) -> None:
             f"--robot.tcp_port={arm.tcp_port}",
             f"--robot.udp_port={arm.udp_port}",
             f"--robot.cameras={{table: {camera}, wrist: {camera}}}",
+            before=documented(),
         )
         assert not arm.is_moving()
         assert not arm.violations

@@ -97,6 +97,20 @@ def test_only_keys_that_do_something_are_shown() -> None:
     assert "s success" not in waiting
 
 
+def test_words_fit_the_number_and_the_phase() -> None:
+    assert "too slow for 1 step:" in drawn(replace(RUNNING, starved=1))
+    ready = drawn(replace(RUNNING, phase=Phase.WAITING, starved=7, dropped=5))
+    assert "too slow" not in ready and "being lost" not in ready, "of an episode that is over"
+    assert "emergency stop" not in drawn(replace(RUNNING, phase=Phase.ENDED))
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_figures_are_whole_or_not_there(width: int) -> None:
+    text = drawn(replace(RUNNING, done=120, wanted=200), width=width)
+    assert "…" not in text and "120 of 200" in text
+    assert ("dropped" in text) == (width > 40)
+
+
 def test_a_narrow_terminal_still_says_it() -> None:
     text = drawn(replace(RUNNING, phase=Phase.STOPPED, stopped="fault 7 in joint 3 " * 4), width=40)
     assert "ARM STOPPED" in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from collectors.simulated_gen3 import SimulatedGen3
 from collectors.site_devices import make_operator, make_robot
 from pipeline.episode import ACTION_NAMES
 from pipeline.errors import InputError
-from pipeline.site_config import CameraSection, RobotSection, SiteConfig
+from pipeline.site_config import CameraSection, RobotSection, SiteConfig, load_site_config
 
 
 def site(robot: str, options: Mapping[str, Any] | None = None, **cameras: CameraSection) -> SiteConfig:
@@ -45,7 +46,7 @@ def test_the_real_arm_gets_the_cameras_of_the_file() -> None:
     [
         (site("kinova_gen4"), r"\[robot\]: unknown type 'kinova_gen4'; did you mean 'kinova_gen3'?"),
         (site("zzz"), r"\[robot\]: unknown type 'zzz'; there are .*simulated_gen3"),
-        (site("simulated_gen3", {"rat_hz": 5}), r"\[robot.options\] of 'simulated_gen3': .*rat_hz"),
+        (site("simulated_gen3", {"rat_hz": 5}), r"'rat_hz' in \[robot.options\] .*'rate_hz'\? known are "),
         (site("simulated_gen3", {"rate_hz": 5}), r"\[robot.options\].*rate_hz is 5.0, must be 10 to 20"),
         (site("simulated_gen3", {"rate_hz": "fast"}), r"\[robot.options\].*rate_hz"),
         (site("simulated_gen3", {"type": "so100_follower"}), r"'type' belongs into \[robot\]"),
@@ -75,5 +76,13 @@ def test_an_input_device_may_be_named_short() -> None:
 def test_an_unknown_input_device_is_named() -> None:
     with pytest.raises(InputError, match=r"\[operator\]: unknown type 'gen3_gampad'; did you mean"):
         make_operator("gen3_gampad", {}, ACTION)
-    with pytest.raises(InputError, match=r"\[operator.options\] of 'gen3_keyboard': .*speeed"):
-        make_operator("gen3_keyboard", {"speeed": 1}, ACTION)
+    with pytest.raises(InputError, match=r"'slow_facto' in \[operator.options\] .*'slow_factor'\? known"):
+        make_operator("gen3_keyboard", {"slow_facto": 1}, ACTION)
+
+
+def test_errors_of_the_robot_name_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "recap.toml"
+    path.write_text('[robot]\ntype = "kinova_gen3"\n[robot.options]\nipp = "10.0.0.7"\n')
+    with pytest.raises(InputError, match=r"unknown key 'ipp' .*did you mean 'ip'\? known") as caught:
+        make_robot(load_site_config(path))
+    assert str(caught.value).startswith(f"{path}: ")

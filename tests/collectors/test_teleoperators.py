@@ -6,6 +6,7 @@ import math
 import pkgutil
 import time
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from collectors.teleoperators.device_operator import DeviceOperator
 from collectors.teleoperators.device_thread import HANGS_AFTER_S, DeviceThread
 from collectors.teleoperators.finding import describe_devices, udev_advice
 from collectors.teleoperators.response import at_most, response
+from collectors.teleoperators.spacemouse import UDEV_RULE
 from pipeline.episode import action_from_dict
 from pipeline.errors import InputError
 from pipeline.gen3_kinematics import quaternion_from_rotation
@@ -231,6 +233,8 @@ def test_devices_are_described_where_there_are_none() -> None:
     assert all("\n" not in line for line in lines)
     assert "256F" in udev_advice()
     assert "046D" in udev_advice()
+    page = (Path(__file__).parents[2] / "docs" / "kinova.md").read_text(encoding="utf-8")
+    assert all(f"\n  {rule}\n" in page for rule in UDEV_RULE.splitlines())
 
 
 def test_the_command_prints_devices_and_the_rule(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies.factory import get_policy_class, make_policy_config, make_pre_post_processors
 from lerobot.utils.constants import ACTION, OBS_LANGUAGE_TOKENS, OBS_STATE
+from safetensors.torch import load_file, save_file
 
 from pipeline.episode import POLICY_STATE_NAMES
 from pipeline.errors import InputError
@@ -29,6 +31,7 @@ from pipeline.policy.processor_gen3_vla import (
     widen_action_range,
 )
 from pipeline.prompts import prompt
+from tests.tiny_checkpoint import save_tiny_checkpoint
 
 TASKS = (
     "pick up the red cube",
@@ -392,6 +395,37 @@ def test_a_checkpoint_comes_back_the_same(tmp_path: Path) -> None:
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"config\.json"):
         load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "model.safetensors", "policy_preprocessor.json", "policy_postprocessor.json"]
+)
+@pytest.mark.parametrize("kept", [0, 40, 0.5])
+def test_a_damaged_file_of_a_checkpoint_is_named(tmp_path: Path, name: str, kept: float) -> None:
+    path = save_tiny_checkpoint(tmp_path / "checkpoint") / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept if kept >= 1 else kept * len(whole))])
+    with pytest.raises(InputError, match=re.escape(str(path))) as caught:
+        load_checkpoint(path.parent)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["config.json", "policy_preprocessor.json"])
+def test_a_checkpoint_of_other_contents_is_refused(tmp_path: Path, name: str) -> None:
+    path = save_tiny_checkpoint(tmp_path / "checkpoint") / name
+    for text in ("[]", "{}", '{"type": "nothing"}'):
+        path.write_text(text)
+        with pytest.raises(InputError, match=re.escape(str(path.parent))):
+            load_checkpoint(path.parent)
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    folder = save_tiny_checkpoint(tmp_path / "checkpoint")
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    save_file({name: torch.zeros(3, *value.shape) for name, value in weights.items()}, path)
+    with pytest.raises(InputError, match=re.escape(str(path))):
+        load_checkpoint(folder)
 
 
 def test_make_policy_config_takes_the_fields() -> None:

@@ -75,8 +75,8 @@ def test_no_file_and_an_empty_file_mean_the_simulated_arm(tmp_path: Path) -> Non
         ("tasks = [", "cannot read"),
         (
             "taks = []",
-            "unknown key 'taks' in the top level; known are robot, cameras, operator, tasks, defaults, "
-            "cache, labels",
+            r"unknown key 'taks' in the top level; did you mean 'tasks'\? known are robot, cameras, "
+            "operator, tasks, defaults, cache, labels$",
         ),
         ("[robot]\nip = '1'", r"unknown key 'ip' in \[robot\]"),
         ("[cameras.a]\ntype='x'\nfps=1", r"unknown key 'fps' in \[cameras.a\]"),
@@ -92,9 +92,11 @@ def test_no_file_and_an_empty_file_mean_the_simulated_arm(tmp_path: Path) -> Non
         ("[robot]\ntype = 'k'\n[cameras.a]", "cameras.a.type must be a text"),
         ("[robot]\ntype = 'k'\n[cameras.'a/b']\ntype='x'", "camera name 'a/b'"),
         ("[cameras.a]\ntype = 'x'", "contradicts robot.type 'simulated_gen3'"),
+        ("[cameras.a]", "cameras.a.type must be a text"),
         ("[operator]\ntype = 3", "operator.type must be a text"),
         ("[operator.options]\nlinear_speed = 1", "operator.options without operator.type"),
         ("[defaults]\nrate_hz = 0", "rate_hz must lie"),
+        ("[defaults]\nrate_hz = 201", "rate_hz must lie above 0 and up to 200 Hz"),
         ("[defaults]\nrate_hz = nan", "rate_hz must lie"),
         ("[defaults]\nrate_hz = true", "rate_hz must be a number"),
         ("[defaults]\nimage_size = 84.5", "image_size must be a whole number"),

@@ -115,6 +115,11 @@ def test_a_broken_file_does_not_hide_the_others(lab: Workspace, caplog: pytest.L
     assert "broken.h5" in caplog.text
 
 
+def test_a_workspace_that_cannot_be_made_is_one_line() -> None:
+    with pytest.raises(InputError, match=r"cannot make the workspace /proc/nope .*--workspace"):
+        Workspace(Path("/proc/nope")).create()
+
+
 def test_an_empty_or_missing_workspace_has_no_episodes(tmp_path: Path) -> None:
     lab = Workspace(tmp_path / "none")
     assert (lab.list_episodes(), lab.recover(), lab.check()) == ([], [], [])

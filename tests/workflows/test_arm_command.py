@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,5 +93,17 @@ def test_home(arm: SimulatedArm, site: Path) -> None:
 
 def test_another_robot(tmp_path: Path) -> None:
     """A workspace of the simulated arm has nothing to look at."""
-    with pytest.raises(InputError, match="kinova_gen3"):
+    with pytest.raises(InputError, match=r"there is no .*recap.toml that names a kinova_gen3"):
         look(tmp_path)
+    (tmp_path / "recap.toml").write_text("")
+    with pytest.raises(InputError, match="is 'simulated_gen3'"):
+        look(tmp_path)
+
+
+def test_home_moves_nothing_where_nobody_can_answer(arm: SimulatedArm, site: Path) -> None:
+    """One line, and the arm has not heard of it."""
+    command = [sys.executable, "-m", "workflows.cli", "arm", "home", "--workspace", str(site)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stdout == ""
+    assert "needs --yes where nobody can answer" in done.stderr and done.stderr.count("\n") == 1
+    assert arm.log == []

@@ -21,6 +21,8 @@ from pipeline.labels import LabelStore
 from pipeline.workspace import Workspace
 from tests.tiny_episodes import EpisodeMaker
 from workflows.cli import COMMANDS, load_command, main
+from workflows.commands.doctor import checks
+from workflows.commands.doctor_check import Check
 from workflows.ledger import Ledger
 
 HEAVY = ("ray", "torch", "lerobot", "streamlit", "mujoco", "pandas", "pyarrow", "matplotlib")
@@ -360,12 +362,76 @@ def test_what_is_no_workspace_is_said_to_be_none(capsys: pytest.CaptureFixture[s
     assert status == 2 and "is not a workspace" in error
 
 
+def test_a_folder_with_a_recap_toml_is_a_workspace(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "recap.toml").write_text("")
+    status, out, _ = recap(capsys, "status", "--workspace", tmp_path)
+    assert status == 0 and "0 episodes" in out and "next: recap demo" in out
+    status, _, error = recap(capsys, "rollout", "--workspace", tmp_path)
+    assert status == 2 and "there is no champion" in error
+
+
+def test_a_workspace_that_cannot_be_made_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    task = ("--task", "pick up the red cube", "--workspace", "/proc/nope")
+    status, _, error = recap(capsys, "record", *task)
+    assert status == 2 and "cannot make the workspace /proc/nope" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("operator", [(), ("--operator", "keyboard"), ("--operator", "none")])
+@pytest.mark.parametrize("command", ["record", "rollout"])
+def test_a_mistyped_task_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, operator: tuple[str, ...]
+) -> None:
+    place = ("--workspace", str(tmp_path), *operator)
+    (tmp_path / "recap.toml").write_text("")
+    status, _, error = recap(capsys, command, "--task", "pick up the red cub", *place)
+    assert status == 2 and "the simulation has: pick up the red cube" in error
+    (tmp_path / "recap.toml").write_text('tasks = ["open the drawer"]\n[robot]\ntype = "kinova_gen3"\n')
+    status, _, error = recap(capsys, command, "--task", "open the drawr", *place)
+    assert status == 2 and "did you mean 'open the drawer'? " in error and "recap.toml lists" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["recap.toml"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [("nowhere", "there is no such folder"), ("http://a:1", "not of the form tcp"), ("tcp://a", "form tcp")],
+)
+def test_a_policy_is_looked_for_before_the_operator(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], policy: str, message: str
+) -> None:
+    (tmp_path / "recap.toml").write_text("")
+    status, _, error = recap(capsys, "rollout", "--policy", policy, "--workspace", tmp_path)
+    assert status == 2 and message in error and policy in error
+
+
+def test_doctor_does_not_make_up_a_site(tmp_path: Path) -> None:
+    found = {check.name: check for check in checks(Workspace(tmp_path / "none"))}
+    assert found["robot"].found == "no recap.toml: the simulated arm" and "recap.toml" not in found
+    assert found["workspace"].found == f"not there yet: {tmp_path / 'none'}"
+
+
+def test_doctor_counts_as_missing_what_it_calls_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = [
+        Check("a", True, "", ""),
+        Check("b", False, "", ""),
+        Check("c", False, "", "", needed=False),
+        Check("d", False, "", "", amiss="slow"),
+    ]
+    monkeypatch.setattr("workflows.commands.doctor.checks", lambda workspace: there)
+    status, _, error = recap(capsys, "doctor", "--workspace", tmp_path)
+    assert (status, error) == (1, "recap: error: 1 thing missing, 1 slow: see above\n")
+
+
 def test_an_unknown_task_or_value_is_refused_before_anything_is_made(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     root = tmp_path / "new"
     for words in (
         ["record", "--task", "make tea"],
+        ["record", "--task", "make tea", "--operator", "keyboard"],
         ["policy", "evaluate", "--task", "juggle", "--checkpoint", tmp_path],
         ["policy", "evaluate", "--guidance", "-1"],
         ["episodes", "list", "--outcome", "great"],

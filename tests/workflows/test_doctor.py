@@ -8,16 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from collectors.camera_settings import camera_configs
 from collectors.kinova_inspection import inspect_arm
 from collectors.kinova_link import DriverSettings
 from collectors.site_devices import make_operator, make_robot
 from pipeline.errors import InputError
-from pipeline.site_config import load_site_config
+from pipeline.site_config import CameraSection, load_site_config
 from tests.kortex_stand_in.in_process_client import Client, twist
 from tests.kortex_stand_in.simulated_arm import PACKAGE_FOLDER, SimulatedArm
 from workflows.cli import main
 from workflows.commands.doctor_check import Check
-from workflows.commands.doctor_robot import robot_checks
+from workflows.commands.doctor_robot import camera_checks, device_checks, robot_checks
 
 CAMERA = """
 [cameras.{name}]
@@ -119,6 +120,22 @@ def test_looking_at_a_silent_arm_ends(arm: SimulatedArm) -> None:
     settings = DriverSettings(arm.address, arm.tcp_port, arm.udp_port, arm.username, arm.password)
     with pytest.raises(InputError, match="said nothing for 2 s"):
         inspect_arm(settings, within_s=2.0)
+
+
+def test_an_input_device_that_is_named_is_needed() -> None:
+    """No pad and no SpaceMouse are plugged in where tests run; where they are, nothing is missing."""
+    for operator, name in (("gen3_gamepad", "gamepad"), ("spacemouse", "SpaceMouse"), ("gen3_keyboard", "")):
+        for check in device_checks(operator):
+            wanted = bool(name) and check.name.split()[0] == name
+            assert check.ok or check.needed == wanted
+            assert check.ok or ("[operator]" in check.remedy) == wanted
+
+
+def test_a_slow_camera_is_advised_by_its_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workflows.commands.doctor_robot.RATE_SHARE", 100.0)  # nothing is fast enough
+    configs = camera_configs({"table": CameraSection("simulated_camera", {"width": 64, "height": 48})})
+    (check,) = camera_checks(configs)
+    assert check.state == "slow" and "too busy" in check.remedy and "USB" not in check.remedy
 
 
 def test_settings_in_the_documentation_are_accepted(tmp_path: Path) -> None:

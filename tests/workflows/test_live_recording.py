@@ -173,6 +173,7 @@ def test_the_emergency_stop_ends_the_episode_and_ctrl_c_the_session(tmp_path: Pa
     first, second = recorded(root)
     assert first.info.truncated and first.info.extra["ended"]["by"] == "emergency stop"
     assert second.info.truncated and len(second.actions) > 0
+    assert "2 episodes in" in text and "next: recap label" in text
 
 
 @pytest.mark.parametrize(
@@ -233,7 +234,9 @@ def test_a_policy_drives_and_a_held_key_takes_over_and_gives_back(tmp_path: Path
 
 
 def test_a_policy_on_another_machine_drives_and_is_only_watched(tmp_path: Path) -> None:
-    root = Workspace(tmp_path / "workspace").create().root
+    root = tmp_path / "workspace"
+    root.mkdir()
+    (root / "recap.toml").write_text("")  # is enough of a workspace
     with (
         serving(Weighing("far-away")) as server,
         terminal(

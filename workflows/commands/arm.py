@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -73,11 +74,21 @@ def home(
 
     Reads recap.toml.
     """
-    if not yes and not typer.confirm("The arm will move to Home by its own way. Is the way clear?"):
+    if not yes and not _way_is_clear():
         raise InputError("not moved: clear the way, then try again")
     with _arm(workspace) as robot:
         robot.home()
     print("home")
+
+
+def _way_is_clear() -> bool:
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise InputError("not moved: 'recap arm home' needs --yes where nobody can answer")
+    try:
+        return typer.confirm("The arm will move to Home by its own way. Is the way clear?")
+    except typer.Abort:  # Ctrl-C or Ctrl-D instead of an answer
+        print()
+        return False
 
 
 @contextmanager
@@ -99,6 +110,8 @@ def _robot(root: WorkspaceOption, *, look_only: bool = False) -> KinovaGen3:
 
     path = Workspace(root).config_path
     site = replace(load_site_config(path), cameras={})
+    if not path.is_file():
+        raise InputError(f"there is no {path} that names a kinova_gen3: write it, see docs/kinova.md")
     robot = make_robot(site)
     if not isinstance(robot, KinovaGen3):
         raise InputError(

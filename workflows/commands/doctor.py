@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,14 +30,18 @@ _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "firefox")
 def doctor(workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
     """Checks this machine, and the arm, cameras and device of recap.toml: one line each, with what to do.
 
-    Nothing is written and no arm is moved. Exit status 1 if something needed is missing.
+    Nothing is written and no arm is moved. Exit status 1 if something needed is missing or amiss.
     """
-    missing = 0
+    wrong: Counter[str] = Counter()
     for check in checks(Workspace(workspace)):
         print(check, flush=True)
-        missing += check.needed and not check.ok
-    if missing:
-        raise Failure(f"{missing} thing{'' if missing == 1 else 's'} missing: see above")
+        if check.needed and not check.ok:
+            wrong[check.state] += 1
+    missing = wrong.pop("missing", 0)
+    counts = [f"{missing} thing{'' if missing == 1 else 's'} missing"] if missing else []
+    counts += [f"{count} {state}" for state, count in wrong.items()]
+    if counts:
+        raise Failure(f"{', '.join(counts)}: see above")
 
 
 def checks(workspace: Workspace) -> Iterator[Check]:
@@ -86,7 +91,8 @@ def _machine(root: Path) -> Iterator[Check]:
         "disk", free >= 5, f"{free:.0f} GiB free at {existing}", "make room, or use another --workspace"
     )
     writable = os.access(existing, os.W_OK)
-    yield Check("workspace", writable, str(root), f"{existing} is not writable: use another --workspace")
+    found = str(root) if root.is_dir() else f"not there yet: {root}"
+    yield Check("workspace", writable, found, f"{existing} is not writable: use another --workspace")
     shared = Path("/dev/shm")
     size = shutil.disk_usage(shared).free / _GIB if shared.exists() else 0.0
     remedy = "Ray is slower without 0.3 GiB: docker run --shm-size=1g"
@@ -99,7 +105,10 @@ def _site(path: Path) -> Iterator[Check]:
     except InputError as error:
         yield Check("recap.toml", False, "unusable", str(error))
         return
-    yield Check("recap.toml", True, f"robot {site.robot.type}", "")
+    if path.is_file():
+        yield Check("recap.toml", True, f"robot {site.robot.type}", "")
+    else:
+        yield Check("robot", True, "no recap.toml: the simulated arm", "")
     if importlib.util.find_spec("lerobot") is not None:  # told of above where it is missing
         from workflows.commands.doctor_robot import robot_checks
 

@@ -19,7 +19,11 @@ class Check:
     needed: bool = True
     amiss: str = ""
 
+    @property
+    def state(self) -> str:
+        """``ok``, ``missing``, ``absent``, or what else is amiss."""
+        return "ok" if self.ok else self.amiss or ("missing" if self.needed else "absent")
+
     def __str__(self) -> str:
         """The line: how it is, what was found, and what to do where something is amiss."""
-        state = "ok" if self.ok else self.amiss or ("missing" if self.needed else "absent")
-        return f"{state:8}{self.name}: {self.found}{'' if self.ok else f' -> {self.remedy}'}"
+        return f"{self.state:8}{self.name}: {self.found}{'' if self.ok else f' -> {self.remedy}'}"

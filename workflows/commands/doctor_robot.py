@@ -24,7 +24,7 @@ from collectors.kinova_connection import probe
 from collectors.kinova_gen3 import KinovaGen3, KinovaGen3Config
 from collectors.kinova_inspection import inspect_arm
 from collectors.kinova_link import DriverSettings, Mode
-from collectors.site_devices import make_operator, make_robot
+from collectors.site_devices import OUR_PREFIX, make_operator, make_robot
 from pipeline.episode import ACTION_NAMES
 from pipeline.errors import Failure, InputError
 from pipeline.site_config import SIMULATED_ROBOT, SiteConfig
@@ -36,6 +36,15 @@ CAMERA_LOOK_S = 2.0
 FIRST_IMAGE_S = 12.0
 CAMERA_LIMIT_S = 40.0
 DEVICES_LIMIT_S = 15.0
+_USB_ADVICE = "a USB 3 port of its own (a blue one), a short cable and more light help, or a lower fps"
+_NETWORK_ADVICE = "a cable instead of Wi-Fi and no other load on that network help; or ask for a lower fps"
+_SPEED_ADVICE = {
+    "simulated_camera": "this computer is too busy: end what else runs, or ask for a lower fps",
+    "network_camera": _NETWORK_ADVICE,
+    "zmq": _NETWORK_ADVICE,
+}
+_DEVICES = {"gamepad": "gamepad", "spacemouse": "SpaceMouse"}  # by operator: how its lines begin
+_NEEDED_DEVICE = "[operator] of recap.toml names it: plug it in, or name another there"
 
 
 def robot_checks(site: SiteConfig) -> Iterator[Check]:
@@ -115,7 +124,8 @@ def _without_name(error: InputError) -> str:
 
 def _cameras(site: SiteConfig) -> Iterator[Check]:
     try:
-        configs = camera_configs(site.cameras)
+        with site.named_in_errors():
+            configs = camera_configs(site.cameras)
     except InputError as error:
         yield Check("cameras", False, "unusable settings", str(error))
         return
@@ -165,8 +175,7 @@ def _look_through(name: str, config: CameraConfig, found: dict[str, Check]) -> N
         title,
         lost is None and (asked is None or rate >= RATE_SHARE * asked),
         f"{width}x{height} at {rate:.1f} Hz{f' of {asked}' if asked else ''}, {config.type}",
-        lost
-        or "a USB 3 port of its own (a blue one), a short cable and more light help; or ask for a lower fps",
+        lost or _SPEED_ADVICE.get(config.type, _USB_ADVICE),
         amiss="slow" if lost is None else "lost",
     )
 
@@ -175,16 +184,21 @@ def _operator(site: SiteConfig, robot: Any) -> Iterator[Check]:
     if site.operator.type:
         try:
             features = dict.fromkeys(ACTION_NAMES, float) if robot is None else robot.action_features
-            make_operator(site.operator.type, site.operator.options, features)
+            with site.named_in_errors():
+                make_operator(site.operator.type, site.operator.options, features)
         except InputError as error:
             yield Check("operator", False, site.operator.type, str(error))
         else:
             yield Check("operator", True, site.operator.type, "")
-    yield from device_checks()
+    yield from device_checks(site.operator.type)
 
 
-def device_checks() -> Iterator[Check]:
-    """Gamepads and SpaceMice; looked for in a process of its own, as their libraries may hang or kill it."""
+def device_checks(operator: str = "") -> Iterator[Check]:
+    """Gamepads and SpaceMice; looked for in a process of its own, as their libraries may hang or kill it.
+
+    ``operator`` is the type in ``[operator]``: one of that kind is needed, others are not.
+    """
+    wanted = _DEVICES.get(operator.removeprefix(OUR_PREFIX))
     command = [sys.executable, "-m", "collectors.teleoperators"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=DEVICES_LIMIT_S, check=False)
@@ -193,9 +207,17 @@ def device_checks() -> Iterator[Check]:
         lines = []
     if not lines:
         remedy = "run 'python -m collectors.teleoperators' to see why"
-        yield Check("operator devices", False, "cannot be looked for", remedy, needed=False)
-    for line in lines:
-        name, _, rest = line.partition(": ")
-        usable = re.match(r"gamepad \d|SpaceMouse at ", name) is not None and "may not be" not in rest
-        remedy = "only needed to drive with one; 'gen3_keyboard' and 'gen3_phone' need no device"
-        yield Check(name, usable, rest, remedy, needed=False)
+        yield Check("operator devices", False, "cannot be looked for", remedy, needed=wanted is not None)
+    found = [_device_check(line) for line in lines]
+    if any(check.ok and wanted == check.name.split()[0] for check in found):
+        wanted = None  # there is one; another that cannot be used is nobody's loss
+    for check in found:
+        needed = wanted == check.name.split()[0]
+        yield replace(check, needed=needed, remedy=_NEEDED_DEVICE) if needed else check
+
+
+def _device_check(line: str) -> Check:
+    name, _, rest = line.partition(": ")
+    usable = re.match(r"gamepad \d|SpaceMouse at ", name) is not None and "may not be" not in rest
+    remedy = "only needed to drive with one; 'gen3_keyboard' and 'gen3_phone' need no device"
+    return Check(name, usable, rest, remedy, needed=False)

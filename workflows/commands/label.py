@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from typing import Annotated
 
 import typer
 
-from labeling_app.launch import LOOPBACK, streamlit_command
+from labeling_app.launch import LOOPBACK, PARENT, require_free_port, streamlit_command
 from pipeline.errors import Failure, InputError
+from pipeline.site_config import load_site_config
 from workflows.commands.label_export import export
 from workflows.commands.label_import import import_labels
 from workflows.commands.label_review import adjudicate, agreement, disputes, gold
@@ -42,9 +44,11 @@ def label(
     """Opens the labelling app in the browser. Reads episodes/, writes labels.sqlite."""
     if context.invoked_subcommand is not None:
         return
-    root = existing_workspace(workspace).root
-    command = streamlit_command(root.absolute(), address=address, port=port, open_browser=browser)
-    server = subprocess.Popen(command)
+    found = existing_workspace(workspace)
+    load_site_config(found.config_path)  # what is wrong in it is said here, not on the page
+    command = streamlit_command(found.root.absolute(), address=address, port=port, open_browser=browser)
+    require_free_port(address, port)
+    server = subprocess.Popen(command, env={**os.environ, PARENT: str(os.getpid())})
     try:
         status = server.wait()
     except KeyboardInterrupt:
@@ -71,7 +75,7 @@ def set_label(
     marks = [read_mark(words) for words in mark or ()]
     for one in marks:
         if one.start_frame >= entry.length or one.end_frame > entry.length:
-            raise InputError(f"the mark {one.kind} lies beyond {episode}, which has {entry.length} frames")
+            raise InputError(f"the mark {one.kind} lies beyond {episode}, which has frames 0 to {entry.length - 1}")
     with opened_store(found) as store:
         event = store.set(episode, outcome, annotator, note, quality=quality, marks=marks)
     print(f"{event.episode_id}: {event.outcome} by {event.annotator}")

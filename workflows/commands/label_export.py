@@ -19,7 +19,7 @@ from pipeline.labels import LabelStore
 from pipeline.workspace import Workspace
 from workflows.commands.label_store import opened_store
 from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption, existing_workspace
-from workflows.commands.output_places import require_place
+from workflows.commands.output_places import require_file_place, require_place
 
 
 def export(
@@ -40,6 +40,7 @@ def export(
     if out.is_dir():
         raise InputError(f"cannot export to {out}: it is a folder")
     require_place(out, found)
+    require_file_place(out)
     with opened_store(found) as store, store.moment():
         rows = _events(store) if history else _labels(found, store)
     kind: type = LabelEvent if history else Label
@@ -48,7 +49,7 @@ def export(
         write_file(out, writers[out.suffix](columns, rows))
     except OSError as error:
         raise InputError(f"{out} cannot be written: {error.strerror or error}") from error
-    print(f"{len(rows)} {'events' if history else 'labels'} in {out}")
+    print(f"{len(rows)} {'event' if history else 'label'}{'' if len(rows) == 1 else 's'} in {out}")
 
 
 def _labels(workspace: Workspace, store: LabelStore) -> list[dict[str, Any]]:

@@ -101,7 +101,8 @@ def gold(
     with opened_store(existing_workspace(workspace)) as store:
         if episode is None or outcome is None or reviewer is None:
             _print(("gold", "outcome"), [list(one) for one in store.gold().items()])
-            print(f"{len(store.gold())} gold episodes")
+            number = len(store.gold())
+            print(f"{number} gold episode{'' if number == 1 else 's'}")
             return
         event = store.set_gold(episode, outcome, reviewer, note)
     print(f"{event.episode_id}: {event.outcome}, gold by {event.annotator}")

@@ -24,8 +24,9 @@ MarkOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="MARK",
-        help="A moment, as success:120 or failure:87 (a frame), or a sub-task, as 'segment:0-45:reach for "
-        "the cube'; may be given several times.",
+        help="A moment, as success:120 or failure:87 (a frame; here they count from 0: the app's frame 1 "
+        "is 0), or a sub-task, as 'segment:0-45:reach for the cube' (frame 45 is the first after it); may be "
+        "given several times.",
     ),
 ]
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from typing import Annotated
 
 import typer
+
+from collectors.gen3_tasks import split_task
+from pipeline.errors import InputError
+from pipeline.site_config import SIMULATED_ROBOT, SiteConfig
 
 PersonOption = Annotated[
     str | None,
@@ -23,6 +28,22 @@ AutoStartOption = Annotated[
     ),
 ]
 ViewOption = Annotated[bool, typer.Option("--view", help="Open Rerun (needs the extra viz).")]
+
+
+def require_known_task(site: SiteConfig, task: str) -> None:
+    """Raises ``InputError`` for a task that ``recap.toml`` does not list, or that the simulation lacks.
+
+    A mistyped task would be recorded as another one. Where the file lists none, a real arm takes any.
+    """
+    if site.tasks and task not in site.tasks:
+        near = difflib.get_close_matches(task, site.tasks, 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise InputError(
+            f"unknown task {task!r}; {hint}{site.path or 'recap.toml'} lists {', '.join(site.tasks)}; add a "
+            "new one there"
+        )
+    if site.robot.type == SIMULATED_ROBOT:
+        split_task(task)
 
 
 def say_starting() -> None:

@@ -33,7 +33,7 @@ def command_group(help_text: str) -> typer.Typer:
 
 
 def existing_workspace(root: Path) -> Workspace:
-    """The workspace at ``root``. Raises ``InputError`` where there is none."""
+    """The workspace at ``root``; a ``recap.toml`` is enough of one. ``InputError`` where there is none."""
     if root.is_file():
         raise InputError(f"the workspace {root} is a file: name a folder with --workspace")
     if not root.is_dir():
@@ -42,8 +42,12 @@ def existing_workspace(root: Path) -> Workspace:
             "'recap record'"
         )
     workspace = Workspace(root)
-    if not workspace.episodes.is_dir() and any(root.iterdir()):
-        raise InputError(f"{root} is not a workspace, it has no folder 'episodes': name one with --workspace")
+    begun = workspace.episodes.is_dir() or workspace.config_path.is_file()
+    if not begun and any(root.iterdir()):
+        raise InputError(
+            f"{root} is not a workspace, it has neither a folder 'episodes' nor a recap.toml: name one with "
+            "--workspace"
+        )
     return workspace
 
 

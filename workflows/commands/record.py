@@ -14,6 +14,7 @@ from workflows.commands.live_options import (
     PersonOption,
     RateOption,
     ViewOption,
+    require_known_task,
     say_starting,
 )
 from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption
@@ -49,6 +50,7 @@ def record(
     Label what was recorded with 'recap label'.
     """
     site = load_site_config(Workspace(workspace).config_path)
+    require_known_task(site, task)
     device = operator or site.operator.type
     if not device and site.robot.type == SIMULATED_ROBOT:
         device = SCRIPTED[0]

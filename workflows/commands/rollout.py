@@ -16,6 +16,7 @@ from workflows.commands.live_options import (
     PersonOption,
     RateOption,
     ViewOption,
+    require_known_task,
     say_starting,
 )
 from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption, existing_workspace
@@ -66,6 +67,8 @@ def rollout(
     """
     existing = existing_workspace(workspace)
     site = load_site_config(Workspace(workspace).config_path)
+    require_known_task(site, task)
+    _require_policy(policy)
     device = operator or site.operator.type
     simulated = site.robot.type == SIMULATED_ROBOT
     if device == "scripted" or (not device and simulated):
@@ -97,3 +100,18 @@ def rollout(
             indicator=ask.indicator,
         ),
     )
+
+
+def _require_policy(policy: str) -> None:
+    """Raises ``InputError`` for what can be no policy at all, before anything else is looked at."""
+    if policy == CHAMPION:
+        return
+    if "://" in policy:
+        from pipeline.policy.channel import parse_url
+
+        parse_url(policy)
+    elif not Path(policy).is_dir():
+        raise InputError(
+            f"--policy {policy}: there is no such folder; give {CHAMPION}, a checkpoint's folder, or "
+            "tcp://HOST:PORT of 'recap policy serve'"
+        )

@@ -1,0 +1,81 @@
+"""What a session tells its views: the state of arm, operator, disk and episode as one :class:`Snapshot`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from collectors.arm_interface import condition_of, lost_cameras
+from collectors.episode_log import End, EpisodeLog, EpisodeSummary
+from collectors.session_settings import SessionSettings
+from collectors.telemetry import Phase, Snapshot
+from pipeline.episode import Outcome
+
+_ENDED_BY = {
+    End.EMERGENCY_STOP: "the emergency stop",
+    End.ARM_STOPPED: "the arm, which stopped",
+    End.POLICY_FAILED: "the policy, which failed",
+}
+
+
+def snapshot_of(
+    phase: Phase,
+    robot: Any,
+    operator: Any,
+    settings: SessionSettings,
+    log: EpisodeLog,
+    *,
+    episode: int,
+    episode_id: str | None,
+    done: int,
+    dropped: int,
+    stopped: str | None,
+    disk_free_bytes: int,
+    last_mark: Outcome | None,
+    message: str,
+) -> Snapshot:
+    """The present state; ``log`` is of the current or latest episode, ``stopped`` why the session waits."""
+    condition = condition_of(robot)
+    running = phase in (Phase.RUNNING, Phase.PAUSED)
+    return Snapshot(
+        phase=phase,
+        task=settings.task,
+        episode=episode,
+        episode_id=episode_id,
+        done=done,
+        wanted=settings.episodes,
+        seconds=log.steps / settings.rate_hz,
+        frames=log.steps,
+        rate_hz=log.rate_hz,
+        wanted_rate_hz=settings.rate_hz,
+        overruns=log.overruns,
+        dropped=dropped,
+        starved=log.starved_steps,
+        driver=log.driver if running else None,
+        limits=condition.limits,
+        stopped=condition.stopped if stopped is None else stopped,
+        lost_cameras=lost_cameras(robot),
+        lost_device=getattr(operator, "lost", None),
+        disk_free_bytes=disk_free_bytes,
+        last_mark=last_mark,
+        message=message,
+    )
+
+
+def counted(number: int, what: str) -> str:
+    """``1 frame``, ``2 frames``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def end_words(number: int, episode_id: str, summary: EpisodeSummary) -> str:
+    """The end of episode ``number`` in one line for the operator."""
+    if summary.end is End.DISCARDED:
+        return "discarded; once more"
+    if not summary.steps:
+        return f"episode {number} ended before its first frame ({summary.end.value}): nothing was kept"
+    if summary.end in _ENDED_BY:
+        return (
+            f"episode {number} ended by {_ENDED_BY[summary.end]}, and kept, marked as cut short; "
+            "success or failure can be said in labelling"
+        )
+    mark = "no mark" if summary.mark is None else summary.mark.value
+    return f"kept {episode_id}: {summary.seconds:.1f} s, {mark}, {summary.end.value}"
