@@ -27,6 +27,7 @@ from pipeline.errors import InputError
 
 TWIST_PERIOD_S = 0.025  # the arm serves high-level commands at 40 Hz
 GRIPPER_PERIOD_S = 0.05
+GRIPPER_STEP = 0.005  # of the stroke; less is not worth a command
 HALT_PERIOD_S = 0.1
 UNANSWERED_TWISTS = 3  # in a row: the arm counts as not answering
 CLEAR_WITHIN_S = 3.0
@@ -286,11 +287,13 @@ class ArmControl:
 
     def _send_gripper(self, target: float, now: float) -> None:
         elapsed = now - self._gripper_at
-        if elapsed < GRIPPER_PERIOD_S or abs(target - self._gripper) < 0.005:
+        if elapsed < GRIPPER_PERIOD_S or abs(target - self._gripper) < GRIPPER_STEP:
             return
         self._gripper_at = now
         step_s = min(elapsed, 2 * GRIPPER_PERIOD_S)
         position = gripper_step(self._gripper, target, step_s, self._settings.limits)
+        if abs(target - position) < GRIPPER_STEP:  # what would be left is too little for a command of its own
+            position = target
         try:
             self._client.send_gripper(position)
         except CallError as error:

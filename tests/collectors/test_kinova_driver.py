@@ -108,7 +108,8 @@ def test_a_control_loop_that_hangs(arm: SimulatedArm, options: tuple[str, ...]) 
         driver.link.close()
         assert driver.process.wait(20) == 0
     logins = [c for c in arm.log if c.name == "CreateSession"]
-    assert len(logins) == (3 if options else 2)
+    # On a busy machine the guard's own call may come too late, too, and a fresh process stops the arm.
+    assert len(logins) == 3 if options else len(logins) in (2, 3)
 
 
 def test_an_exception_in_the_driver(arm: SimulatedArm) -> None:
