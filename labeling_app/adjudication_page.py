@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import streamlit as st
@@ -12,13 +13,14 @@ from labeling_app.opened import Opened
 from labeling_app.plain_text import plain
 from labeling_app.player import film_data, last_message, show_player
 from pipeline.errors import Failure, InputError
-from pipeline.labels import Dispute, Opinion
+from pipeline.labels import Dispute, LabelEvent, Opinion
 
 OUTCOME_WORDS = {
     "success": ":green[**✓ success**]",
     "failure": ":red[**✗ failure**]",
     "exclude": "**⊘ exclude**",
 }
+DECISIONS = ("adjudication",)
 RULE = "Your decision holds from now on. Neither answer is changed: both stay in the history."
 
 
@@ -30,6 +32,10 @@ def draw(shared: Opened, person: Person) -> None:
     disputes = shared.store.disputed()
     if problem := st.session_state.pop("adjudication_problem", None):
         st.error(plain(problem))
+    if notice := st.session_state.pop("adjudication_notice", None):
+        st.success(plain(notice))
+        st.toast(plain(notice))
+    draw_undo(shared, person)
     if not disputes:
         st.title("No disputes")
         st.write(
@@ -51,15 +57,31 @@ def draw(shared: Opened, person: Person) -> None:
 def chosen_dispute(disputes: list[Dispute]) -> Dispute:
     """The dispute picked in the sidebar, or else the first."""
     by_id = {dispute.episode_id: dispute for dispute in disputes}
+    first = st.session_state.get("adjudication_first")
     with st.sidebar:
-        st.caption(f"{len(disputes)} episodes in dispute")
+        st.caption(f"{len(disputes)} episode{'' if len(disputes) == 1 else 's'} in dispute")
         picked = st.radio(
             "Episode",
             list(by_id),
+            index=list(by_id).index(first) if first in by_id else 0,
             format_func=lambda episode_id: plain(f"{by_id[episode_id].task} · {episode_id}"),
             label_visibility="collapsed",
         )
     return by_id.get(str(picked), disputes[0])
+
+
+def draw_undo(shared: Opened, person: Person) -> None:
+    """The button, and key, that take back this reviewer's own last decision."""
+    st.sidebar.button(
+        "Undo my last decision",
+        key="undo_decision",
+        shortcut="U",
+        icon=":material/undo:",
+        width="stretch",
+        disabled=not shared.store.labels_of(person.name, 1, roles=DECISIONS),
+        on_click=undo,
+        args=(shared, person.name),
+    )
 
 
 def draw_opinion(opinion: Opinion, rate: float) -> None:
@@ -79,6 +101,9 @@ def player_data(shared: Opened, dispute: Dispute) -> dict[str, Any]:
         film = film_data(shared.films.film(shared.catalogue.find(dispute.episode_id).entry))
     except InputError as error:
         film = film_data(None, f"This film cannot be shown: {error}")
+    before: LabelEvent | None = st.session_state.get("adjudication_taken_back")
+    if before is not None and before.episode_id != dispute.episode_id:
+        before = None
     return {
         **film,
         "mode": "decide",
@@ -89,9 +114,9 @@ def player_data(shared: Opened, dispute: Dispute) -> dict[str, Any]:
         "hint": RULE,
         "frame": None,
         "seek": 0,
-        "marks": [],
-        "quality": None,
-        "note": "",
+        "marks": [] if before is None else [asdict(mark) for mark in before.marks],
+        "quality": None if before is None else before.quality,
+        "note": "" if before is None else before.note,
     }
 
 
@@ -125,5 +150,29 @@ def heard() -> None:
         shared.store.adjudicate(
             episode_id, said.answer, reviewer, said.note, quality=said.quality, marks=said.marks
         )
+        state.pop("adjudication_taken_back", None)
+        state["adjudication_notice"] = f"Decided: {said.answer} · {task_of(shared, episode_id)}"
     except (InputError, Failure) as error:
         state["adjudication_problem"] = str(error)
+
+
+def undo(shared: Opened, reviewer: str) -> None:
+    """The key for undo: the reviewer's last decision is taken back, and the episode is in dispute again."""
+    state = st.session_state
+    try:
+        event = shared.store.undo(reviewer, roles=DECISIONS)
+        if event is None:
+            return
+        history = shared.store.history(event.episode_id)
+    except (InputError, Failure) as error:
+        state["adjudication_problem"] = str(error)
+        return
+    state["adjudication_taken_back"] = next(said for said in history if said.event_id == event.undoes)
+    state["adjudication_first"] = event.episode_id
+    state["adjudication_notice"] = f"Your decision is taken back: {task_of(shared, event.episode_id)}"
+
+
+def task_of(shared: Opened, episode_id: str) -> str:
+    """The task of an episode, or its id where its file is gone."""
+    found = shared.catalogue.episodes().get(episode_id)
+    return found.entry.info.task if found else episode_id

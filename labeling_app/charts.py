@@ -21,6 +21,7 @@ OUTCOME_LEGEND = "<b>How episodes ended</b> " + " ".join(
     f"<span style='margin-left:1rem'><span style='color:{colour}'>■</span> {outcome}</span>"
     for outcome, colour in OUTCOME_COLOURS.items()
 )
+SLIDER_COLOUR = "#e8590c"
 DRIVER_COLOURS = {driver.words: f"#{bytes(driver.rgb).hex()}" for driver in DRIVERS.values()}
 
 
@@ -48,14 +49,13 @@ def histogram_chart(
             tooltip=["driver:N", "frames:Q", alt.Tooltip("from:Q", format=".3f")],
         )
     )
-    layers = [_line(threshold, [1, 0])]
-    if recorded is not None and abs(recorded - threshold) > 1e-6:
-        layers.append(_line(recorded, [4, 4]))
+    layers = [] if recorded is None else [_line(recorded, [4, 4], "#868e96")]
+    layers.append(_line(threshold, [1, 0], SLIDER_COLOUR))  # the last is on top
     return bars + alt.layer(*layers)
 
 
-def _line(at: float, dash: list[float]) -> alt.Chart:
-    rule = alt.Chart(alt.Data(values=[{"at": at}])).mark_rule(strokeWidth=2, strokeDash=dash, color="#868e96")
+def _line(at: float, dash: list[float], colour: str) -> alt.Chart:
+    rule = alt.Chart(alt.Data(values=[{"at": at}])).mark_rule(strokeWidth=2.5, strokeDash=dash, color=colour)
     return rule.encode(x="at:Q")
 
 
@@ -75,12 +75,14 @@ def outcome_chart(rows: Sequence[Mapping[str, Any]], *, over_time: bool = False)
     whole = alt.Axis(tickMinStep=1, format="d", tickCount=6)
     if over_time:
         axes = {
-            "x": alt.X("group:O", title=None, sort="ascending", axis=alt.Axis(labelAngle=-40)),
+            "x": alt.X(
+                "group:O", title=None, sort="ascending", axis=alt.Axis(labelAngle=-40, labelLimit=120)
+            ),
             "y": alt.Y("sum(episodes):Q", title="episodes", axis=whole),
         }
     else:
         axes = {
-            "y": alt.Y("group:N", title=None, sort=None, axis=alt.Axis(labelLimit=180)),
+            "y": alt.Y("group:N", title=None, sort=None, axis=alt.Axis(labelLimit=260)),
             "x": alt.X("sum(episodes):Q", title="episodes", axis=whole),
         }
     return (

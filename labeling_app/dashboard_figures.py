@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -17,11 +18,12 @@ from typing import Any
 
 from labeling_app.queue_sidebar import PAUSE_S
 from pipeline.episode import Source
-from pipeline.labels import LabelEvent
+from pipeline.labels import OWN_ANSWERS, LabelEvent
 from pipeline.workspace import IndexedEpisode
 
 NO_POLICY = "a person (no policy)"
 UNLABELLED = "unlabelled"
+LEAST_WORK_S = 60.0  # less says nothing of how many labels an hour has
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,16 @@ class Corrections:
 
 @dataclass(frozen=True)
 class Annotator:
-    """One person's labels: in all, in the last hour of their work, and the pace while they worked."""
+    """One person's labels: in all, today, and the pace while they worked (none before a minute of work).
+
+    ``decided`` are a reviewer's words (decisions and gold episodes); ``labels`` and the pace leave them out.
+    """
 
     name: str
     labels: int
     today: int
     seconds_each: float | None
+    decided: int = 0
 
     @property
     def per_hour(self) -> float | None:
@@ -81,7 +87,13 @@ def task_of(item: IndexedEpisode) -> str:
 
 def policy_of(item: IndexedEpisode) -> str:
     """The policy that drove, by its checkpoint's name."""
-    return item.entry.info.policy_checkpoint or NO_POLICY
+    name = item.entry.info.policy_checkpoint
+    return NO_POLICY if not name else short_name(name)
+
+
+def short_name(name: str) -> str:
+    """A name in which long hexadecimal digests are cut to eight signs: enough to tell them apart."""
+    return re.sub(r"[0-9a-f]{12,}", lambda digest: digest.group()[:8], name)
 
 
 def day_of(item: IndexedEpisode) -> str:
@@ -121,17 +133,23 @@ def annotators(events: Iterable[LabelEvent], now: datetime | None = None) -> lis
     undone = {event.undoes for event in events if event.undoes is not None}
     today = (now or datetime.now(UTC)).date().isoformat()
     times: dict[str, list[datetime]] = defaultdict(list)
+    decided: Counter[str] = Counter()
     for event in given:
-        if event.event_id not in undone:
+        if event.event_id in undone:
+            continue
+        if event.role not in OWN_ANSWERS:
+            decided[event.annotator] += 1
+            times[event.annotator] += []
+        else:
             times[event.annotator].append(datetime.fromisoformat(event.created_at))
     found = []
     for name, stamps in times.items():
         stamps.sort()
         gaps = [(b - a).total_seconds() for a, b in pairwise(stamps)]
         working = [gap for gap in gaps if 0 < gap < PAUSE_S]
-        pace = median(working) if working else None
+        pace = median(working) if sum(working) >= LEAST_WORK_S else None
         same_day = sum(stamp.date().isoformat() == today for stamp in stamps)
-        found.append(Annotator(name, len(stamps), same_day, pace))
+        found.append(Annotator(name, len(stamps), same_day, pace, decided[name]))
     return sorted(found, key=lambda person: (-person.labels, person.name))
 
 
@@ -158,7 +176,7 @@ def throughputs(ledger: Path) -> list[Throughput]:
             except (KeyError, TypeError, ValueError):
                 continue
             if all(math.isfinite(number) for number in (value, low, high)):
-                found.append(Throughput(int(iteration), str(policy), value, low, high))
+                found.append(Throughput(int(iteration), short_name(str(policy)), value, low, high))
     return found
 
 

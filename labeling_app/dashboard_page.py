@@ -30,7 +30,10 @@ LEGEND = {
     "disputed": "orange",
     "unlabelled": "gray",
 }
-PACE_HELP = "3600 divided by the median seconds between two labels, pauses of ten minutes and more aside."
+PACE_HELP = (
+    "3600 divided by the median seconds between two labels, pauses of ten minutes and more aside; "
+    "from a minute of work on."
+)
 
 
 def draw(shared: Opened, person: Person) -> None:
@@ -110,7 +113,8 @@ def draw_people(shared: Opened, agreement: Agreement) -> None:
             "name": someone.name,
             "labels": someone.labels,
             "today": someone.today,
-            "per hour": None if someone.per_hour is None else round(someone.per_hour),
+            "per hour": "–" if someone.per_hour is None else str(round(someone.per_hour)),
+            "decided": someone.decided,
             "right on gold": f"{gold[someone.name].correct} of {gold[someone.name].n}"
             if someone.name in gold
             else "–",
@@ -121,14 +125,19 @@ def draw_people(shared: Opened, agreement: Agreement) -> None:
         st.caption("Nobody has labelled yet.")
         return
     st.dataframe(
-        rows, hide_index=True, column_config={"per hour": st.column_config.NumberColumn(help=PACE_HELP)}
+        rows,
+        hide_index=True,
+        column_config={
+            "per hour": st.column_config.TextColumn(help=PACE_HELP),
+            "decided": st.column_config.NumberColumn(help="As a reviewer: disputes and gold episodes."),
+        },
     )
     pairs = [
         {
             "two people": f"{pair.first} and {pair.second}",
             "episodes": pair.n,
             "agreed": pair.agreed,
-            "Cohen's κ": None if pair.kappa is None else round(pair.kappa, 2),
+            "Cohen's κ": "–" if pair.kappa is None else f"{pair.kappa:.2f}",
         }
         for pair in agreement.pairs
     ]
@@ -163,8 +172,20 @@ def draw_corrections(episodes: list[IndexedEpisode]) -> None:
 def draw_throughput(shared: Opened) -> None:
     """What the loop's ledger says of each iteration."""
     st.markdown("**Throughput over iterations**")
-    rows = [asdict(found) for found in throughputs(shared.workspace.ledger_path)]
-    if rows:
+    found = throughputs(shared.workspace.ledger_path)
+    rows = [asdict(one) for one in found]
+    if len({one.iteration for one in found}) == 1:  # no line goes through one point
+        numbers = [
+            {
+                "policy": one.policy,
+                "successes an hour": f"{one.value:.0f}",
+                "95 % interval": f"{one.low:.0f} to {one.high:.0f}",
+            }
+            for one in found
+        ]
+        st.caption(f"Iteration {found[0].iteration}; the next ones make a chart.")
+        st.dataframe(numbers, hide_index=True)
+    elif rows:
         st.altair_chart(iteration_chart(rows), height=CHART_HEIGHT)
     else:
         st.caption("No iteration yet: `recap improve` makes one.")

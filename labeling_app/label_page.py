@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import streamlit as st
@@ -23,6 +24,7 @@ from labeling_app.plain_text import plain
 from labeling_app.player import film_data, show_player
 from labeling_app.queue_sidebar import chosen_filter, time_left
 from pipeline.errors import Failure, InputError
+from pipeline.labels import LabelEvent, Progress
 
 HEARTBEAT_S = 60
 HISTORY_LENGTH = 10
@@ -42,7 +44,7 @@ def draw(shared: Opened, person: Person) -> None:
         st.error(plain(problem))
     if notice := st.session_state.pop("notice", None):
         st.toast(plain(notice))
-    draw_progress(shared, queue)
+    draw_progress(shared, queue, something=ticket is not None)
     if ticket is None:
         draw_nothing_left(shared, queue)
         return
@@ -63,16 +65,22 @@ def draw_person(person: Person) -> None:
             st.button(":blue[sign out]", key="sign_out", type="tertiary", on_click=st.logout)
 
 
-def draw_progress(shared: Opened, queue: LabelingQueue) -> None:
-    """The rest of the sidebar: how far the queue is, and what this annotator said lately."""
-    progress = queue.progress()
-    done = progress.total - progress.unlabelled
+def draw_progress(shared: Opened, queue: LabelingQueue, *, something: bool) -> None:
+    """The rest of the sidebar: how far this annotator is, and what they said lately.
+
+    ``something``: whether an episode is shown. Only their own numbers are here: those of all would tell
+    which of their answers were second ones.
+    """
+    left = queue.left(skipped())
+    # What cannot be read is not to be answered either; what was taken back is.
+    to_go = max(1, left.to_go) if something else 0
     given = queue.own_labels(HISTORY_LENGTH)
     with st.sidebar:
-        st.progress(done / max(1, progress.total), text=f"{done} of {progress.total} labelled")
-        st.caption(time_left(progress, given))
+        share = left.answered / max(1, left.answered + to_go)
+        st.progress(share, text=f"You have answered {left.answered}")
+        st.caption(time_left(to_go, given))
         st.button(
-            "Undo my last label",
+            "Undo my last answer",
             key="undo",
             shortcut="U",
             icon=":material/undo:",
@@ -99,20 +107,28 @@ def draw_nothing_left(shared: Opened, queue: LabelingQueue) -> None:
     if progress.total == 0:
         st.title("No episodes yet")
         st.write("They appear here as soon as they are recorded, by people or by `recap demo`.")
-    elif progress.unlabelled == 0:
-        st.title("All episodes are labelled")
-        st.write("Thank you. New ones appear here as soon as they are recorded.")
     else:
-        st.title("Nothing left for you")
-        st.write(
-            f"{progress.unlabelled} episodes have no label: skipped, with a colleague, filtered out, "
-            "or unreadable."
-        )
+        waiting = what_waits(progress)
+        st.title("Nothing left for you" if waiting else "All episodes are labelled")
+        st.write("  \n".join(waiting) or "Thank you. New ones appear here as soon as they are recorded.")
     if skipped():
         st.button(f"Show the {len(skipped())} that I skipped", type="primary", on_click=forget_skipped)
     if st.button("Look again", icon=":material/refresh:"):
         shared.catalogue.look()
         st.rerun()
+
+
+def what_waits(progress: Progress) -> list[str]:
+    """What is not done yet although nothing is left for this annotator, in lines."""
+    reasons = (
+        (
+            progress.unlabelled,
+            "without a label: skipped by you, with a colleague, filtered out, or unreadable.",
+        ),
+        (progress.awaiting_second, "waiting for a second person."),
+        (progress.disputed, "in dispute: a reviewer decides."),
+    )
+    return [f"{number} episode{'' if number == 1 else 's'} {words}" for number, words in reasons if number]
 
 
 def draw_episode(shared: Opened, ticket: Ticket) -> None:
@@ -133,6 +149,9 @@ def player_data(shared: Opened, ticket: Ticket) -> dict[str, Any]:
             film = film_data(shared.films.film(ticket.entry))
     except InputError as error:
         film = film_data(None, f"This film cannot be shown: {error}. Exclude the episode, or go to the next.")
+    before: LabelEvent | None = st.session_state.get("taken_back")
+    if before is not None and before.episode_id != ticket.entry.id:
+        before = None
     return {
         **film,
         "mode": "label",
@@ -143,9 +162,9 @@ def player_data(shared: Opened, ticket: Ticket) -> dict[str, Any]:
         "hint": CUT_SHORT if ticket.entry.info.truncated else WHAT_COUNTS,
         "frame": None,
         "seek": 0,
-        "marks": [],
-        "quality": None,
-        "note": "",
+        "marks": [] if before is None else [asdict(mark) for mark in before.marks],
+        "quality": None if before is None else before.quality,
+        "note": "" if before is None else before.note,
     }
 
 
@@ -169,7 +188,7 @@ def keep_open(queue: LabelingQueue) -> None:
     try:
         kept = keep_leases(queue)
     except (InputError, Failure) as error:  # what goes on outside would not see it
-        st.warning(plain(f"The lease on this episode could not be prolonged: {error}"))
+        st.warning(plain(f"Answers cannot be saved right now: {error}"))
         return
     if not kept:
         st.session_state["problem"] = "This episode went to someone else meanwhile. Here is another one."

@@ -14,7 +14,16 @@ from labeling_app.catalogue import Catalogue
 from labeling_app.messages import Said
 from pipeline.episode_file import EpisodeEntry
 from pipeline.errors import InputError
-from pipeline.labels import LabelEvent, LabelStore, Lease, Progress, QueueFilter, StaleLease
+from pipeline.labels import (
+    OWN_ANSWERS,
+    LabelEvent,
+    LabelStore,
+    Lease,
+    Left,
+    Progress,
+    QueueFilter,
+    StaleLease,
+)
 
 LONGEST_NAME = 60
 # Near the end of the queue nobody holds an episode that they do not look at: somebody else may be free.
@@ -119,8 +128,18 @@ class LabelingQueue:
         self.store.release(ticket.lease)
 
     def undo(self) -> LabelEvent | None:
-        """Takes back the annotator's newest label; ``None`` if there is none. See ``LabelStore.undo``."""
-        return self.store.undo(self.annotator)
+        """Takes back the annotator's newest answer, and returns it; ``None`` if there is none.
+
+        Never what they decided as a reviewer. See ``LabelStore.undo``.
+        """
+        event = self.store.undo(self.annotator, roles=OWN_ANSWERS)
+        if event is None:
+            return None
+        return next(said for said in self.store.history(event.episode_id) if said.event_id == event.undoes)
+
+    def left(self, skipped: Collection[str] = ()) -> Left:
+        """What this annotator has answered, and what is still to be answered by them."""
+        return self.store.left(self.annotator, self.wanted, skipped)
 
     def progress(self) -> Progress:
         """Counts over the queue's task, or over all."""
@@ -128,4 +147,4 @@ class LabelingQueue:
 
     def own_labels(self, newest: int) -> list[LabelEvent]:
         """What this annotator said last and did not take back, newest first. Other people's stay hidden."""
-        return self.store.labels_of(self.annotator, newest)
+        return self.store.labels_of(self.annotator, newest, roles=OWN_ANSWERS)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
+import socket
 import sys
 import tomllib
 from pathlib import Path
@@ -11,6 +13,8 @@ from pipeline.errors import InputError
 
 APP = Path(__file__).with_name("app.py")
 LOOPBACK = "127.0.0.1"
+PARENT = "RECAP_LABEL_PARENT"
+"""The environment variable that names the process with which the server is to end."""
 
 
 def streamlit_command(
@@ -41,6 +45,22 @@ def streamlit_command(
     flags = [part for name, value in options.items() for part in (f"--{name}", value)]
     serve = [sys.executable, "-m", "labeling_app.serve", "run", str(APP), *flags]
     return [*serve, "--", "--workspace", str(workspace)]
+
+
+def require_free_port(address: str, port: int) -> None:
+    """Raises ``InputError`` where the server could not listen, as when another app listens already."""
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise InputError(f"cannot listen at {address}, port {port}: {error.strerror or error}") from error
+        raise InputError(
+            f"port {port} is in use: if it is this app, open http://{address}:{port} in the browser; "
+            "otherwise start with another, as --port " + str(port + 1 if port < 65535 else 8501)
+        ) from error
 
 
 def is_loopback(address: str | None) -> bool:

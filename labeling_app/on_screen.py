@@ -2,8 +2,9 @@
 
 Streamlit's session state holds ``ticket`` (the episode shown), ``ahead`` (the one after it), ``queue``
 (whose they are), ``skipped`` (ids), ``wanted`` (the id to show next), ``attempt`` (counts messages, so that
-the player hears of each reply), ``notice`` and ``problem`` (a line to show once). It is gone when the
-connection closes; the page's address keeps the name and the leases.
+the player hears of each reply), ``taken_back`` (the answer that undo took back: its marks are shown again),
+``notice`` and ``problem`` (a line to show once). It is gone when the connection
+closes; the page's address keeps the name and the leases.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from labeling_app.labeling_queue import LabelingQueue, Ticket
 from labeling_app.messages import SKIP, Said, read_message
 from labeling_app.player import last_message
 from pipeline.errors import Failure, InputError
-from pipeline.labels import StaleLease
+from pipeline.labels import LabelEvent, StaleLease
 
 ANSWERED = {"success": "Success", "failure": "Failure", "exclude": "Excluded"}
 SHOWN, NEXT = "at", "next"
@@ -30,6 +31,7 @@ def current_ticket(queue: LabelingQueue) -> Ticket | None:
     ticket: Ticket | None = state.get("ticket")
     ahead: Ticket | None = state.get("ahead")
     if "queue" not in state:
+        say_what_was_saved(queue)
         ticket = queue.resume(st.query_params.get(SHOWN))
         ahead = queue.resume(st.query_params.get(NEXT))
     elif state["queue"].annotator != queue.annotator or state["queue"].wanted != queue.wanted:
@@ -38,6 +40,8 @@ def current_ticket(queue: LabelingQueue) -> Ticket | None:
     if ticket is None:
         wanted = state.pop("wanted", None)
         ticket = None if wanted is None else queue.take_one(wanted)
+        if wanted is not None and ticket is None:
+            state["notice"] = f"{state.get('notice', '')} Somebody else looks at it now: here is another."
         if ticket is None:
             ticket, ahead = queue.kept(ahead), None
         ticket = ticket or queue.take(skipped())
@@ -95,6 +99,7 @@ def take_in(queue: LabelingQueue, ticket: Ticket, said: Said) -> None:
     else:
         queue.answer(ticket, said)
         state["notice"] = f"{ANSWERED[said.answer]}: {ticket.entry.info.task}"
+    state.pop("taken_back", None)
     state["ticket"] = None
 
 
@@ -102,15 +107,29 @@ def undo(queue: LabelingQueue) -> None:
     """The key for undo: the label is taken back and its episode is shown again."""
     state = st.session_state
     try:
-        event = queue.undo()
+        event = queue.undo()  # what was said; the player shows it again
         if event is None:
             return
         put_back()
     except (InputError, Failure) as error:
         state["problem"] = str(error)
         return
-    state["wanted"] = event.episode_id
-    state["notice"] = "Your last label is taken back: here is its episode again."
+    state["wanted"], state["taken_back"] = event.episode_id, event
+    state["notice"] = f"Taken back: {words_of(queue, event)}"
+
+
+def words_of(queue: LabelingQueue, event: LabelEvent) -> str:
+    """An answer in words: what was said, of which task."""
+    found = queue.catalogue.episodes().get(event.episode_id)
+    return f"{ANSWERED[event.outcome or '']}: {event.episode_id if found is None else found.entry.info.task}"
+
+
+def say_what_was_saved(queue: LabelingQueue) -> None:
+    """After the server was away: whether the answer to the film that the page's address names was stored."""
+    episode_id = (st.query_params.get(SHOWN) or "").rpartition(":")[0]
+    newest = queue.own_labels(1)
+    if newest and newest[0].episode_id == episode_id:
+        st.session_state["notice"] = f"Your last answer is saved. {words_of(queue, newest[0])}"
 
 
 def skipped() -> set[str]:

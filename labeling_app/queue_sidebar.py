@@ -10,7 +10,7 @@ from statistics import median
 import streamlit as st
 
 from labeling_app.opened import Opened
-from pipeline.labels import LabelEvent, Progress, QueueFilter
+from pipeline.labels import LabelEvent, QueueFilter
 
 PAUSE_S = 600.0  # whoever was away so long did something else
 FEWEST_GAPS = 3
@@ -64,14 +64,13 @@ def chosen_filter(shared: Opened) -> QueueFilter:
     return chosen
 
 
-def time_left(progress: Progress, own: Sequence[LabelEvent]) -> str:
-    """How much there is to do, in words, and how long it takes this person at their own latest pace.
+def time_left(left: int, own: Sequence[LabelEvent]) -> str:
+    """How much there is for this person to do, in words, and how long it takes them at their latest pace.
 
     ``own``: this person's newest labels, newest first.
     """
-    left = progress.unlabelled + progress.awaiting_second
     if left == 0:
-        return "Nothing is left."
+        return "Nothing is left for you."
     pace_s = seconds_per_label(own)
     if pace_s is None:
         return f"{left} to go"

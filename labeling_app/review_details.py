@@ -16,10 +16,18 @@ from labeling_app.scoring_runs import Moment
 from pipeline.episode_file import EpisodeReader
 from pipeline.errors import Failure, InputError
 from pipeline.guarded_reading import guarded_map
+from pipeline.label_state import EpisodeState, resolve, standing
 from pipeline.labels import OUTCOMES
 from pipeline.workspace import IndexedEpisode
 
 THUMBNAIL_WIDTH = 240
+ROLE_WORDS = {
+    "label": "label",
+    "second": "independent answer",
+    "answer": "answer to a gold episode",
+    "adjudication": "reviewer's decision",
+    "gold": "gold, by a reviewer",
+}
 WORDS = {"success": ":green[**✓ success**]", "failure": ":red[**✗ failure**]", "exclude": "**⊘ exclude**"}
 
 
@@ -31,9 +39,10 @@ def draw_labels(shared: Opened, person: Person, item: IndexedEpisode) -> None:
         st.caption("Other people's labels are shown to reviewers only.")
         return
     info = item.entry.info
-    state = shared.store.state(item.entry.id)
+    events = shared.store.history(item.entry.id)
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(f"Label: **{state}** · operator at recording: {plain(info.operator_mark or 'nothing')}")
+        said = plain(info.operator_mark or "nothing")
+        st.markdown(f"Label: {holding_words(resolve(events))} · the operator said at recording: {said}")
         with st.popover("Relabel", icon=":material/edit:"):
             outcome = st.segmented_control("Outcome", OUTCOMES, default="success", key="relabel_outcome")
             note = st.text_input("Note", max_chars=500, key="relabel_note")
@@ -46,13 +55,32 @@ def draw_labels(shared: Opened, person: Person, item: IndexedEpisode) -> None:
                     args=(shared, person.name, item.entry.id, outcome or "", note),
                     kwargs={"gold": gold},
                 )
-    for event in shared.store.history(item.entry.id):
+    stand = {event.event_id for event in standing(events)}
+    for event in (event for event in events if event.undoes is None):
         said = WORDS.get(event.outcome or "", "no label")
-        undone = " (undone)" if event.undoes else ""
+        undone = "" if event.event_id in stand else " · **taken back**, holds no more"
         quality = f" · {event.quality}" if event.quality else ""
         note = f" · {plain(event.note)}" if event.note else ""
         when = event.created_at[:16].replace("T", " ")
-        st.caption(f"{said}{quality} · {plain(event.annotator)} · {event.role}{undone} · {when}{note}")
+        st.caption(
+            f"{said}{quality} · {plain(event.annotator)} · {ROLE_WORDS[event.role]} · {when}{note}{undone}"
+        )
+
+
+def holding_words(state: EpisodeState) -> str:
+    """The outcome that holds and on whose word, as Markdown."""
+    if state.name == "disputed":
+        return "**in dispute** (people differ: none holds until a reviewer decides)"
+    if state.outcome is None:
+        return "**none yet**"
+    people = len(state.opinions)
+    why = {
+        "single": "one person",
+        "agreed": f"{people} people agree",
+        "adjudicated": "a reviewer decided",
+        "gold": "gold: a reviewer is certain",
+    }
+    return f"{WORDS[state.outcome]} ({why[state.name]})"
 
 
 def relabel(shared: Opened, reviewer: str, episode_id: str, outcome: str, note: str, *, gold: bool) -> None:

@@ -9,6 +9,7 @@ import streamlit as st
 
 from labeling_app.identity import Person
 from labeling_app.opened import Opened
+from labeling_app.plain_text import plain
 from labeling_app.player import curve, film_data, show_player
 from labeling_app.review_details import draw_labels, draw_moments
 from labeling_app.scoring_runs import (
@@ -49,13 +50,14 @@ def draw(shared: Opened, person: Person) -> None:
     )
     with left:
         item = chosen_episode(episodes, frames)
-        draw_film(shared, item, run)
+        st.subheader(plain(task), anchor=False)
+        draw_film(shared, item, run, threshold_shown(task, run))
         draw_labels(shared, person, item)
     with right:
         if run is None or frames is None or not len(frames.advantage):
             st.info("No advantages of this task yet: they come with `recap improve`.")
         else:
-            draw_threshold(frames, run.thresholds.get(task))
+            draw_threshold(frames, run.thresholds.get(task), slider_of(task))
     if frames is not None and len(frames.advantage):
         with st.container(gap="small"):
             st.markdown("**Worst moments** · the least advantage, one an episode")
@@ -125,8 +127,19 @@ def name_of(item: IndexedEpisode) -> str:
     return " · ".join((item.entry.id, info.created[:16].replace("T", " "), f"{seconds:.1f} s", item.driver))
 
 
-def draw_film(shared: Opened, item: IndexedEpisode, run: ScoringRun | None) -> None:
-    """The player with the curves of the chosen run under the film."""
+def slider_of(task: str) -> str:
+    """The name of the threshold's slider: one for each task, as their advantages differ."""
+    return f"threshold of {task}"
+
+
+def threshold_shown(task: str, run: ScoringRun | None) -> float | None:
+    """Where the slider is; the recorded threshold before it was moved."""
+    recorded = None if run is None else run.thresholds.get(task)
+    return st.session_state.get(slider_of(task), recorded)
+
+
+def draw_film(shared: Opened, item: IndexedEpisode, run: ScoringRun | None, threshold: float | None) -> None:
+    """The player with the curves of the chosen run under the film, and the threshold as a dashed line."""
     _, frame = st.session_state.get("reviewed", (None, None))
     try:
         with st.spinner("Making the film …"):
@@ -134,7 +147,7 @@ def draw_film(shared: Opened, item: IndexedEpisode, run: ScoringRun | None) -> N
     except InputError as error:
         film = film_data(None, f"This film cannot be shown: {error}")
     scores = {} if run is None else episode_scores(shared.workspace, run.name, item.entry.id)
-    threshold = None if run is None else run.thresholds.get(item.entry.info.task)
+    shown = curves(scores, threshold)
     data: dict[str, Any] = {
         **film,
         "mode": "review",
@@ -142,8 +155,9 @@ def draw_film(shared: Opened, item: IndexedEpisode, run: ScoringRun | None) -> N
         "visit": 0,
         "token": "",
         "attempt": 0,
-        "curves": curves(scores, threshold),
-        "hint": "Drag along the curves to look at a moment; the arrow keys go frame by frame.",
+        "curves": shown,
+        "hint": f"Drag along the {'curves' if shown else 'bar'} to look at a moment; "
+        "the arrow keys go frame by frame.",
         "frame": frame,
         "seek": st.session_state.get("review_clicks", 0),
         "marks": [

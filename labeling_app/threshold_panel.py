@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
-from labeling_app.charts import histogram_chart
+from labeling_app.charts import DRIVER_COLOURS, SLIDER_COLOUR, histogram_chart
 from labeling_app.driving import DRIVERS
 from labeling_app.scoring_runs import TaskFrames, free_advantages, positive_counts
 from pipeline.episode import Source
@@ -14,9 +14,8 @@ BINS = 48
 DEFAULT_POSITIVE = 0.3  # where no threshold was recorded: the share that the loop chooses
 
 
-@st.fragment
-def draw_threshold(frames: TaskFrames, recorded: float | None) -> None:
-    """The panel. Moving the slider previews; it changes nothing that is stored."""
+def draw_threshold(frames: TaskFrames, recorded: float | None, slider: str) -> None:
+    """The panel. Moving the slider (of that name) previews; it changes nothing that is stored."""
     free = free_advantages(frames)
     if not len(free):
         st.info("Every scored frame of this task is a correction: they are positive whatever the threshold.")
@@ -31,7 +30,7 @@ def draw_threshold(frames: TaskFrames, recorded: float | None) -> None:
         min(max(usual, low), high),
         step=(high - low) / 200,
         format="%.3f",
-        key="threshold",
+        key=slider,
         help="A preview: what is stored does not change. `recap improve` sets the thresholds.",
     )
     edges = np.linspace(low, high, BINS + 1)
@@ -40,6 +39,7 @@ def draw_threshold(frames: TaskFrames, recorded: float | None) -> None:
         for source in (Source.TELEOP, Source.POLICY)
         if (frames.source == source).any()
     }
+    st.html(legend(list(counts), recorded))
     st.altair_chart(histogram_chart(edges, counts, threshold, recorded), height=170)
     rows = []
     for source, (total, positive) in positive_counts(frames, threshold).items():
@@ -62,7 +62,19 @@ def draw_threshold(frames: TaskFrames, recorded: float | None) -> None:
         row_height=30,
     )
     above = float((free > threshold).mean())
-    st.caption(f"{above:.0%} of the frames that have a say lie above. Recorded: {text_of(recorded)}.")
+    st.caption(
+        f"{above:.0%} of the frames that a policy or person drove, corrections aside, lie above. "
+        f"Recorded: {text_of(recorded)}."
+    )
+
+
+def legend(drivers: list[str], recorded: float | None) -> str:
+    """What the colours and lines of the histogram mean, as HTML; nobody's own words are in it."""
+    entries = [f"<span style='color:{DRIVER_COLOURS[driver]}'>■</span> {driver}" for driver in drivers]
+    entries.append(f"<span style='color:{SLIDER_COLOUR}'>┃</span> the slider")
+    if recorded is not None:
+        entries.append("<span style='color:#868e96'>┆</span> recorded")
+    return f"<small>{' &nbsp; '.join(entries)}</small>"
 
 
 def text_of(recorded: float | None) -> str:

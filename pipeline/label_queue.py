@@ -40,6 +40,20 @@ _GOLD = f"""
         (SELECT 1 FROM label_events WHERE episode_id = episodes.id AND annotator = :annotator)
     ORDER BY draw LIMIT 1
 """
+_MINE_TOO = _WANTED.replace("(leased_by IS NULL", "(leased_by IS NULL OR leased_by = :annotator")
+_ASKED = "(SELECT 1 FROM label_events WHERE episode_id = episodes.id AND annotator = :annotator)"
+LEFT = f"""
+    SELECT (SELECT COUNT(*) FROM label_events WHERE annotator = :annotator),
+        (SELECT COUNT(*) FROM standing_labels AS e JOIN episodes AS o ON o.id = e.episode_id
+         WHERE e.annotator = :annotator AND e.role IN ('label', 'second', 'answer')
+         AND (:task IS NULL OR o.task = :task) AND (:driver IS NULL OR o.driver = :driver)),
+        COALESCE(SUM(state = 'unlabelled' OR (state = 'single' AND sole_annotator <> :annotator
+            AND (draw < :double_share OR (:helpful AND priority >= {CONTRADICTED})))), 0),
+        COALESCE(SUM(state = 'gold' AND NOT EXISTS {_ASKED}), 0)
+    FROM episodes WHERE {_MINE_TOO}
+"""
+"""Of one annotator: events, standing answers, ordinary episodes and gold ones that they may still get."""
+
 _ORDER_BY = {"oldest": "position", "task": "task, position", "helpful": "priority DESC, position"}
 
 
@@ -78,6 +92,23 @@ def gold_is_due(db: sqlite3.Connection, annotator: str, gold_share: float) -> bo
     """Whether this annotator's next answer is to be asked for on a gold episode."""
     (given,) = db.execute("SELECT COUNT(*) FROM label_events WHERE annotator = ?", (annotator,)).fetchone()
     return draw("gold", annotator, str(given)) < gold_share
+
+
+def answers_to_come(annotator: str, given: int, ordinary: int, gold: int, gold_share: float) -> int:
+    """How many answers the queue will still ask for, gold episodes among them, after ``given`` events.
+
+    ``ordinary`` and ``gold`` are the episodes that there are, those on the annotator's screen included.
+    """
+    come = 0
+    while ordinary or gold:
+        if gold and gold_share > 0 and draw("gold", annotator, str(given + come)) < gold_share:
+            gold -= 1
+        elif ordinary:
+            ordinary -= 1
+        else:
+            break
+        come += 1
+    return come
 
 
 def claim_one(

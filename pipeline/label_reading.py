@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
+from collections.abc import Collection
 from datetime import UTC, datetime
 
 from pipeline.label_agreement import Agreement, Rated, measure
 from pipeline.label_file import LabelFile, unknown
+from pipeline.label_queue import LEFT, answers_to_come
 from pipeline.label_rows import event_of, label_of
 from pipeline.label_state import answers, as_opinion, resolve
-from pipeline.label_types import Dispute, Label, LabelEvent, Mark, Opinion, Progress
+from pipeline.label_types import ROLES, Dispute, Label, LabelEvent, Left, Mark, Opinion, Progress, QueueFilter
 
 _HOUR_S = 3600.0
 
@@ -33,15 +36,16 @@ class LabelReading(LabelFile):
         """Everything that was ever said, oldest first."""
         return [event_of(row) for row in self._read("SELECT * FROM label_events ORDER BY event_id")]
 
-    def labels_of(self, annotator: str, newest: int) -> list[LabelEvent]:
-        """What this annotator said last and did not take back, of any role, newest first; at most ``newest``.
+    def labels_of(self, annotator: str, newest: int, *, roles: Collection[str] = ROLES) -> list[LabelEvent]:
+        """What this annotator said last (of ``roles``) and did not take back, newest first, up to ``newest``.
 
         All that a page may show an annotator of the past: it tells nothing of others' answers, nor whether
         an episode was gold or labelled twice, as long as the role is not shown.
         """
         rows = self._read(
-            "SELECT * FROM standing_labels WHERE annotator = :annotator ORDER BY event_id DESC LIMIT :newest",
-            {"annotator": annotator, "newest": newest},
+            "SELECT * FROM standing_labels WHERE annotator = :annotator"
+            " AND role IN (SELECT value FROM json_each(:roles)) ORDER BY event_id DESC LIMIT :newest",
+            {"annotator": annotator, "newest": newest, "roles": json.dumps(list(roles))},
         )
         return [event_of(row) for row in rows]
 
@@ -140,6 +144,18 @@ class LabelReading(LabelFile):
             },
         )
         return Progress(*row)
+
+    def left(self, annotator: str, wanted: QueueFilter, skipped: Collection[str] = ()) -> Left:
+        """How far this annotator is with the queue that they ``wanted``, ``skipped`` episodes aside.
+
+        Every answer of theirs moves both numbers by one, of whatever kind the episode was.
+        """
+        with self.moment():
+            values = {"annotator": annotator, "now": self._clock(), "skipped": json.dumps(list(skipped))}
+            values |= {"task": wanted.task, "driver": wanted.driver, "helpful": wanted.order == "helpful"}
+            values |= {"double_share": self.rules.double_share}
+            ((given, said, ordinary, gold),) = self._read(LEFT, values)
+        return Left(said, answers_to_come(annotator, given, ordinary, gold, self.rules.gold_share))
 
     def _histories(self, condition: str) -> dict[str, list[LabelEvent]]:
         """All events of the episodes of which at least one event meets ``condition`` (SQL, not a value)."""

@@ -13,6 +13,10 @@ QUALITIES = ("clean", "clumsy", "unsafe")
 """How well it was done, whatever the outcome; from best to worst."""
 
 MARK_KINDS = ("success", "failure", "segment")
+ROLES = ("label", "second", "answer", "adjudication", "gold")
+OWN_ANSWERS = ROLES[:3]
+"""What annotators say; the other roles are a reviewer's."""
+
 ORDERS = ("oldest", "task", "helpful")
 DRIVERS = ("teleop", "policy", "corrected")
 
@@ -110,6 +114,14 @@ class LabelEvent:
     role: str = "label"
     quality: str | None = None
     marks: tuple[Mark, ...] = ()
+
+
+@dataclass(frozen=True)
+class Left:
+    """What one annotator has answered, and how many answers they will still be asked for, as things are."""
+
+    answered: int
+    to_go: int
 
 
 @dataclass(frozen=True)

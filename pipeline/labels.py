@@ -12,8 +12,9 @@ SQLite in WAL mode: the file must lie on a local disk, not on a network file sys
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from pipeline.errors import InputError
 from pipeline.label_agreement import Agreement
@@ -25,11 +26,14 @@ from pipeline.label_snapshot import Snapshot, SnapshotRow, freeze, read_snapshot
 from pipeline.label_state import REPLACING, EpisodeState, resolve, standing
 from pipeline.label_types import (
     OUTCOMES,
+    OWN_ANSWERS,
     QUALITIES,
+    ROLES,
     Dispute,
     Label,
     LabelEvent,
     Lease,
+    Left,
     Mark,
     NewLabel,
     Opinion,
@@ -47,6 +51,7 @@ __all__ = [
     "BUSY_TIMEOUT_S",
     "LEASE_S",
     "OUTCOMES",
+    "OWN_ANSWERS",
     "QUALITIES",
     "Agreement",
     "Dispute",
@@ -54,6 +59,7 @@ __all__ = [
     "LabelEvent",
     "LabelStore",
     "Lease",
+    "Left",
     "Mark",
     "NewLabel",
     "Opinion",
@@ -162,17 +168,17 @@ class LabelStore(LabelLeases):
             self._require_known(db, episode_id)
             return self._append(db, new, "gold")
 
-    def undo(self, annotator: str) -> LabelEvent | None:
-        """Takes back this annotator's newest word that still holds good; ``None`` if there is none.
+    def undo(self, annotator: str, *, roles: Collection[str] = ROLES) -> LabelEvent | None:
+        """Takes back this annotator's newest word (of ``roles``) that stands; ``None`` if there is none.
 
         What was said before it (by anybody) holds again. Called again, goes one further back. Raises
-        ``InputError`` if somebody else has replaced it since; an independent opinion replaces nothing.
+        ``InputError`` if it has been replaced since; an independent opinion replaces nothing.
         """
         with self._transaction() as db:
             newest = db.execute(
                 "SELECT event_id, episode_id FROM standing_labels WHERE annotator = ?"
-                " ORDER BY event_id DESC LIMIT 1",
-                (annotator,),
+                " AND role IN (SELECT value FROM json_each(?)) ORDER BY event_id DESC LIMIT 1",
+                (annotator, json.dumps(list(roles))),
             ).fetchone()
             if newest is None:
                 return None
@@ -180,9 +186,12 @@ class LabelStore(LabelLeases):
             later = [event for event in standing(events) if event.event_id > newest["event_id"]]
             for event in later:
                 if event.role in REPLACING:
-                    raise InputError(
-                        f"nothing undone: {event.annotator} has labelled {event.episode_id} since you did"
+                    who = (
+                        "you have decided"
+                        if event.annotator == annotator
+                        else f"{event.annotator} has labelled"
                     )
+                    raise InputError(f"nothing undone: {who} {event.episode_id} since you labelled it")
             (mine,) = [event for event in events if event.event_id == newest["event_id"]]
             before = resolve([event for event in events if event != mine])
             new = NewLabel(mine.episode_id, "", annotator)

@@ -13,6 +13,11 @@ const KEYS = [
   ["D G", "mark: done here, went wrong here"], ["B E", "a segment begins, ends"],
   ["⌫", "remove the last mark"], ["T", "write a note"], ["?", "show these keys"],
 ];
+// What a page has other words for, or none: reviewers have no next episode, and on Review nothing is answered.
+const KEYS_ELSEWHERE = {
+  decide: { "S F X N": ["S F X", "decide: success, failure, exclude"], U: ["U", "undo my last decision"] },
+  review: { "S F X N": null, U: null, "1 2 3": null, "D G": null, "B E": null, "⌫": null, T: null },
+};
 
 class Player {
   constructor(parent) {
@@ -26,11 +31,6 @@ class Player {
     this.cameras = element("div", "rc-cameras");
     this.help = element("div", "rc-help");
     this.help.hidden = true;
-    for (const [key, words] of KEYS) {
-      const row = element("div");
-      row.append(element("kbd", "", key), element("span", "", words));
-      this.help.append(row);
-    }
     this.answers = element("div", "rc-answers");
     this.buttons = ANSWERS.map(([name, words, key, why]) => {
       const made = button(`rc-answer rc-${name}`, words, key, () => this.say(name));
@@ -45,6 +45,16 @@ class Player {
     );
     this.onkey = (event) => this.key(event);
     document.addEventListener("keydown", this.onkey);
+  }
+
+  drawHelp(mode) {
+    const others = KEYS_ELSEWHERE[mode] || {};
+    const keys = KEYS.map((row) => (row[0] in others ? others[row[0]] : row)).filter((row) => row);
+    this.help.replaceChildren(...keys.map(([key, words]) => {
+      const row = element("div");
+      row.append(element("kbd", "", key), element("span", "", words));
+      return row;
+    }));
   }
 
   controls() {
@@ -77,21 +87,29 @@ class Player {
     const otherCurves = otherFilm || JSON.stringify(this.data.curves) !== JSON.stringify(data.curves);
     const before = this.data;
     const sought = !another && data.seek !== this.data.seek;
+    const [unsaved, refused] = [this.waiting, !another && data.attempt !== this.data.attempt];
     [this.data, this.films] = [data, films];
     this.rest();
     this.root.dataset.episode = data.episode;
     this.root.dataset.mode = data.mode;
     this.remarks.root.hidden = data.mode === "review";
     this.answers.hidden = data.mode === "review";
+    if (before?.mode !== data.mode) this.drawHelp(data.mode);
     for (const made of this.buttons) made.hidden = made.dataset.answer === "skip" && data.mode === "decide";
     if (otherFilm) this.loadFilm(data);
     if (otherCurves) { this.timeline.show(data); this.drawLegend(data); this.timeline.move(this.film.frame); }
     if (another) {
       this.hint.textContent = data.hint || "";
-      this.remarks.reset(data.marks, data.quality, data.note);
+      this.remarks.show(data, data.mode !== "review");
+      if (before) this.remarks.forget(before);
     }
+    if (refused) this.hint.textContent = "Not saved: the line above says why. Your marks and note are still here.";
     if (sought && data.frame !== null) { this.film.stop(); this.film.seek(data.frame); }
-    if (!another && data.session !== before?.session) this.hint.textContent = "The server is back: your marks and note are still here.";
+    if (before && !another && data.session !== before.session) {
+      const answer = unsaved || this.unheard ? " Your answer was not saved: press its key again." : "";
+      this.hint.textContent = `The server is back.${answer} Your marks and note are still here.`;
+    }
+    this.unheard = false;
   }
 
   loadFilm(data) {
@@ -161,6 +179,7 @@ class Player {
   // The server was away, or is: nothing of the answer is lost, and sending it twice does no harm.
   unanswered() {
     this.rest();
+    this.unheard = true;
     this.hint.textContent = "No reply from the server: press the key again. Your marks and note are still here.";
   }
 

@@ -31,8 +31,35 @@ class Remarks {
     this.root.onkeydown = (event) => {
       if (!isTyping(event.target)) return;
       event.stopPropagation();
-      if (event.key === "Enter" || event.key === "Escape") event.target.blur();
+      if (event.key !== "Enter" && event.key !== "Escape") return;
+      event.target.blur();
+      this.hint(""); // what it asked for is said
     };
+    this.root.oninput = () => this.keep();
+  }
+
+  // Shows what the server knows, or what was said here before a reload or a visit to another page.
+  show(data, kept) {
+    this.place = kept ? place(data) : null;
+    let draft = null;
+    try { draft = kept ? JSON.parse(sessionStorage.getItem(this.place)) : null; } catch { /* none is kept */ }
+    const { marks, quality, note } = draft || data;
+    this.reset(marks, quality, note);
+    this.opened = draft?.opened ?? null;
+    this.draw();
+  }
+
+  // Marks, quality and note outlive this page until they are sent; the token names the look they belong to.
+  keep() {
+    if (!this.place) return;
+    const { marks, quality, opened } = this;
+    try {
+      sessionStorage.setItem(this.place, JSON.stringify({ marks, quality, opened, note: this.note.value }));
+    } catch { /* a browser that keeps nothing: as before */ }
+  }
+
+  forget(data) {
+    try { sessionStorage.removeItem(place(data)); } catch { /* nothing is kept */ }
   }
 
   reset(marks = [], quality = null, note = "") {
@@ -40,12 +67,18 @@ class Remarks {
     this.opened = null;
     this.note.value = note;
     this.note.blur();
-    this.setQuality(quality);
+    this.quality = null;
+    if (quality) this.setQuality(quality); else this.drawQuality();
     this.draw();
   }
 
   setQuality(name) {
     this.quality = this.quality === name ? null : name;
+    this.drawQuality();
+    this.keep();
+  }
+
+  drawQuality() {
     for (const made of this.qualities) {
       made.setAttribute("aria-pressed", String(made.dataset.quality === this.quality));
     }
@@ -85,11 +118,12 @@ class Remarks {
   }
 
   removeLast() {
-    if (this.opened !== null) this.opened = null; else this.marks.pop();
+    if (this.opened !== null) { this.opened = null; this.hint(""); } else this.marks.pop();
     this.draw();
   }
 
   draw() {
+    this.keep();
     this.timeline.showMarks(this.marks, this.opened);
     this.chips.replaceChildren(...this.marks.map((mark, i) => this.chip(mark, i)));
   }
@@ -120,8 +154,12 @@ class Remarks {
     return chip;
   }
 
-  // A segment without words teaches nothing: it is said or taken away before the answer is sent.
+  // A segment without an end or without words teaches nothing: both are said, or it is taken away, before the answer.
   complete() {
+    if (this.opened !== null) {
+      this.hint(`Not sent: the segment that begins at frame ${this.opened + 1} has no end. Press E at its end, or ⌫ to drop it; then answer.`);
+      return false;
+    }
     const nameless = this.marks.findIndex((mark) => mark.kind === "segment" && !mark.text.trim());
     if (nameless < 0) return true;
     this.chips.querySelector(`[data-mark="${nameless}"] input`).focus();
@@ -145,6 +183,10 @@ function button(className, text, key, act) {
     act();
   };
   return made;
+}
+
+function place({ token }) {
+  return `recap-remarks-${token}`;
 }
 
 function isTyping(target) {

@@ -89,7 +89,7 @@ def test_ten_episodes_with_keys_only_and_a_killed_server(
         server.stop()  # SIGKILL
         server.start()
         browser.open(str(browser.run("location.href")))
-        browser.wait_for_text("9 of 12 labelled", 60)
+        browser.wait_for_text("You have answered 9", 60)
         assert browser.wait_for(EPISODE) == seen[-1]
         browser.press("s")
         next_episode(browser, seen[-1])
@@ -146,6 +146,35 @@ def test_marks_quality_and_note_land_where_they_were_made(
     label = store.current()[first]
     assert (label.outcome, label.quality, label.note) == ("success", "clumsy", "<b>slow</b> startsu")
     assert label.marks == (Mark("success", 5, 5), Mark("segment", 5, 8, "sfx"))
+
+
+def test_what_was_not_sent_survives_a_reload_and_an_open_segment_holds_the_answer(
+    workspace: Workspace, make_episode: EpisodeMaker, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        make_episode(sources=[P] * 10)
+    hint = "document.querySelector('.rc-hint').textContent"
+    with Server(workspace.root) as server, Browser(tmp_path / "profile") as browser:
+        browser.open(f"{server.address}/?name=Ana")
+        browser.wait_for(PLAYING, 60)
+        first = str(browser.run(EPISODE))
+        browser.press(" ")
+        for key in ("Home", "d", "2", "b", "s"):
+            browser.press(key)
+        browser.wait_for(f"{hint}.includes('has no end')")
+        browser.press("Backspace")
+        browser.press("t")
+        browser.type("slow")
+        browser.press("Enter")
+        browser.wait_for(IDLE)
+        browser.open(str(browser.run("location.href")))
+        browser.wait_for(f"{PLAYING} && document.querySelector('.rc-note').value == 'slow'", 60)
+        assert browser.run(EPISODE) == first
+        browser.press("s")
+        next_episode(browser, first)
+        assert browser.run("document.querySelector('.rc-note').value") == ""
+    label = LabelStore(workspace.labels_path).current()[first]
+    assert (label.quality, label.note, label.marks) == ("clumsy", "slow", (Mark("success", 0, 0),))
 
 
 def test_an_answer_given_while_the_server_is_away_is_not_lost(

@@ -16,11 +16,12 @@ from labeling_app.dashboard_figures import (
     day_of,
     outcome_counts,
     policy_of,
+    short_name,
     throughputs,
 )
 from labeling_app.queue_sidebar import seconds_per_label, time_left
 from pipeline.episode import Source
-from pipeline.labels import LabelEvent, LabelStore, Progress
+from pipeline.labels import LabelEvent, LabelStore
 from pipeline.workspace import Workspace
 from tests.tiny_episodes import EpisodeMaker
 from workflows.ledger import Ledger
@@ -57,25 +58,33 @@ def events(workspace: Workspace, seconds: list[float]) -> list[LabelEvent]:
 
 
 def test_pace_leaves_pauses_and_what_was_taken_back_out(workspace: Workspace) -> None:
-    given = events(workspace, [100, 110, 120, 4000, 4010])
+    given = events(workspace, [100, 120, 140, 4000, 4020])
     (ana,) = annotators(given, datetime.fromtimestamp(5000, UTC))
-    assert (ana.labels, ana.today, ana.seconds_each, ana.per_hour) == (5, 5, 10.0, 360.0)
+    assert (ana.labels, ana.today, ana.seconds_each, ana.per_hour) == (5, 5, 20.0, 180.0)
+    (ana,) = annotators(given[:3])
+    assert ana.per_hour is None  # 40 s of work say nothing of an hour
     LabelStore(workspace.labels_path).undo("Ana")
     (ana,) = annotators(LabelStore(workspace.labels_path).events())
     assert (ana.labels, ana.today) == (4, 0)
+
+
+def test_a_reviewers_words_count_apart(workspace: Workspace) -> None:
+    store = LabelStore(workspace.labels_path)
+    store.sync([("e0", "task")])
+    store.set_gold("e0", "success", "Rita")
+    (rita,) = annotators(store.events())
+    assert (rita.labels, rita.decided, rita.per_hour) == (0, 1, None)
+    assert short_name("policy-0123456789abcdef0123") == "policy-01234567"
 
 
 def test_the_time_left_goes_by_ones_own_pace(workspace: Workspace) -> None:
     own = events(workspace, [100, 130, 160, 190, 9000])[::-1]
     assert seconds_per_label(own) == 30.0
     assert seconds_per_label(own[:3]) is None
-    some = Progress(total=40, success=10, failure=0, exclude=0, unlabelled=28, leased=0, awaiting_second=2)
-    assert time_left(some, own) == "30 to go: about 15 min at your pace"
-    assert time_left(some, []) == "30 to go"
-    many = Progress(total=1000, success=0, failure=0, exclude=0, unlabelled=1000, leased=0)
-    assert time_left(many, own) == "1000 to go: about 8 h at your pace"
-    none = Progress(total=1, success=1, failure=0, exclude=0, unlabelled=0, leased=0)
-    assert time_left(none, own) == "Nothing is left."
+    assert time_left(30, own) == "30 to go: about 15 min at your pace"
+    assert time_left(30, []) == "30 to go"
+    assert time_left(1000, own) == "1000 to go: about 8 h at your pace"
+    assert time_left(0, own) == "Nothing is left for you."
 
 
 def test_the_ledger_is_read_and_never_written(workspace: Workspace) -> None:

@@ -9,7 +9,8 @@ from labeling_app.labeling_queue import LEFT_FOR_OTHERS, LabelingQueue, Ticket, 
 from labeling_app.messages import Said
 from pipeline.episode import Source
 from pipeline.errors import InputError
-from pipeline.labels import LabelStore, QueueFilter, StaleLease
+from pipeline.labels import LabelStore, Left, QueueFilter, StaleLease
+from pipeline.site_config import LabelsSection
 from pipeline.workspace import Workspace
 from tests.tiny_episodes import EpisodeMaker
 
@@ -110,8 +111,40 @@ def test_undo_makes_the_episode_unlabelled_and_names_it(catalogue: Catalogue) ->
     say(ana, first, "success")
     event = ana.undo()
     assert event is not None
-    assert (event.episode_id, event.outcome) == (first.entry.id, None)
+    assert (event.episode_id, event.outcome) == (first.entry.id, "success")
     assert ana.own_labels(5) == []
+
+
+def test_undo_on_the_label_page_never_takes_back_a_reviewers_decision(catalogue: Catalogue) -> None:
+    ana, store = queue_of(catalogue), catalogue.store
+    say(ana, taken(ana), "success")
+    store.set_gold("episode-001", "failure", "Ana")
+    assert [label.episode_id for label in ana.own_labels(5)] == ["episode-000"]
+    taken_back = ana.undo()
+    assert taken_back is not None
+    assert taken_back.episode_id == "episode-000"
+    assert ana.undo() is None
+    assert store.state("episode-001") == "gold"
+
+
+def test_what_is_left_moves_by_one_with_each_answer_of_any_kind(
+    workspace: Workspace, make_episode: EpisodeMaker
+) -> None:
+    for _ in range(8):
+        make_episode()
+    rules = LabelsSection(double_share=1.0, gold_share=0.5)
+    catalogue = Catalogue(workspace, LabelStore(workspace.labels_path, rules=rules))
+    catalogue.look()
+    for number in range(3):
+        catalogue.store.set_gold(f"episode-00{number}", "success", "Rita")
+    ben, ana = queue_of(catalogue, "Ben"), queue_of(catalogue, "Ana")
+    say(ben, taken(ben), "failure")
+    left, answered = ana.left(), 0
+    while (ticket := ana.take()) is not None:
+        say(ana, ticket, "success")
+        answered += 1
+        assert ana.left() == Left(answered, left.to_go - answered)
+    assert ana.left().to_go == 0
 
 
 def test_own_labels_hide_those_of_others_and_are_newest_first(catalogue: Catalogue) -> None:

@@ -76,6 +76,14 @@ def test_only_reviewers_see_others_labels_and_disputes(
     # The same key again means the same look: nothing is decided twice.
     clean(decided.button(key="say").click().run())
     assert len(store.history(entry.id)) == 3
+    clean(decided.button(key="undo_decision").click().run())
+    assert store.state(entry.id) == "disputed"
+    assert "taken back" in decided.success[0].value
+    assert shown(decided)["note"] == "dropped"
+    review = page_of(script=ONE_PAGE.format(page="review", reviewer=True))
+    assert "in dispute" in review.markdown[0].value
+    assert "taken back" in review.caption[-1].value
+    assert "along the bar" in shown(review)["hint"]
 
 
 def test_the_dashboard_counts(workspace: Workspace, make_episode: EpisodeMaker) -> None:

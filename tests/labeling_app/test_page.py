@@ -56,9 +56,13 @@ def test_answers_come_one_after_the_other_and_undo_goes_back(
         ("success", "clean", "well"),
         ("failure", None, ""),
     ]
-    clean(page.button(key="undo").click().run())
-    assert page.subheader[0].value == "pick up the blue cube"
-    assert list(LabelStore(workspace.labels_path).current()) == ["episode-000"]
+    for task in ("pick up the blue cube", "pick up the red cube"):
+        clean(page.button(key="undo").click().run())
+        assert page.subheader[0].value == task
+        assert task in page.toast[0].value
+    assert LabelStore(workspace.labels_path).current() == {}
+    data = shown(page)  # what was said of it is there again
+    assert (data["quality"], data["note"], data["marks"]) == ("clean", "well", [mark])
 
 
 def test_skipped_episodes_can_be_looked_at_again(

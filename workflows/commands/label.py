@@ -75,7 +75,10 @@ def set_label(
     marks = [read_mark(words) for words in mark or ()]
     for one in marks:
         if one.start_frame >= entry.length or one.end_frame > entry.length:
-            raise InputError(f"the mark {one.kind} lies beyond {episode}, which has frames 0 to {entry.length - 1}")
+            raise InputError(
+                f"the mark {one.kind} lies beyond {episode}, which has {entry.length} frames, "
+                f"0 to {entry.length - 1}"
+            )
     with opened_store(found) as store:
         event = store.set(episode, outcome, annotator, note, quality=quality, marks=marks)
     print(f"{event.episode_id}: {event.outcome} by {event.annotator}")
