@@ -159,8 +159,8 @@ class PolicyServer:
                 if self._closed.is_set():
                     return
                 raise
-            # Not by the threads themselves: ``close`` must wait for one that is just ending, too. Torch aborts
-            # the process when its interpreter ends under such a thread.
+            # Not by the threads themselves: ``close`` must wait for one that is just ending, too, since torch
+            # aborts a process whose interpreter ends under such a thread.
             self._threads = {
                 thread: channel for thread, channel in self._threads.items() if thread.is_alive()
             }
