@@ -44,7 +44,7 @@ from collectors.kinova_link import DriverSettings, Link, Mode, newest_command, w
 from pipeline.errors import InputError
 
 STATUS_PERIOD_S = 0.05  # the longest time without a word to the robot object
-HUNG_AFTER_S = 0.6
+HUNG_AFTER = 0.6  # of ``stop_after_s``: the loop has not turned for so long
 HUNG = 70  # the exit status after the loop hung
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -71,7 +71,7 @@ class Driver:
 
     def run(self) -> int:
         """Drives until the link ends or asks to; the exit status. The arm stands still afterwards."""
-        guard = Guard(self._loop_age_s, self._on_hang, HUNG_AFTER_S)
+        guard = Guard(self._loop_age_s, self._on_hang, HUNG_AFTER * self._settings.stop_after_s)
         try:
             self._arm.connect()
             self._link.send("ready")
