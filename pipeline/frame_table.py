@@ -16,14 +16,23 @@ from pipeline.errors import InputError
 from pipeline.frame_cache import CachedEpisode, FrameCache, read_scores
 from pipeline.mapped_arrays import map_file
 
+# The rate of a table that is made by hand and says nothing of it; the simulator's default.
+DEFAULT_RATE_HZ = 10.0
+
+
+def _no_rates() -> np.ndarray:
+    return np.zeros(0)
+
 
 @dataclass(frozen=True)
 class FrameTable:
     """N frames of E episodes; every array is read-only by agreement.
 
-    ``tasks``, ``starts`` (E,) int64 and ``lengths`` (E,) int64 are per episode; ``episode_index`` (N,)
-    int32, ``frame_index`` (N,) int32, ``source`` (N,) uint8, ``state`` (N, 15) float32 and ``action``
-    (N, 7) float32 are per frame.
+    ``tasks``, ``starts`` (E,) int64, ``lengths`` (E,) int64 and ``rates`` (E,) float64 in Hz are per
+    episode; ``episode_index`` (N,) int32, ``frame_index`` (N,) int32, ``source`` (N,) uint8, ``state``
+    (N, 15) float32 and ``action`` (N, 7) float32 are per frame. Episodes may differ in their rates: a
+    frame of one then lasts longer than a frame of another. Without ``rates`` all have
+    ``DEFAULT_RATE_HZ``; ``InputError`` is raised when they are not E positive numbers.
 
     A pickled table takes its images along only where they are in no file: a process that unpickles one
     maps the same files again.
@@ -42,6 +51,15 @@ class FrameTable:
     _episode_images: list[np.ndarray] = field(repr=False)
     _preloaded: np.ndarray | None = field(default=None, repr=False)
     _image_files: list[Path] = field(default_factory=list, repr=False)
+    rates: np.ndarray = field(default_factory=_no_rates)
+
+    def __post_init__(self) -> None:
+        rates = np.asarray(self.rates, dtype=np.float64)
+        if rates.shape == (0,):
+            rates = np.full(len(self.episode_ids), DEFAULT_RATE_HZ)
+        if rates.shape != (len(self.episode_ids),) or not (np.isfinite(rates) & (rates > 0)).all():
+            raise InputError(f"rates {rates} of {len(self.episode_ids)} episodes: give each a number above 0")
+        object.__setattr__(self, "rates", rates)
 
     @classmethod
     def load(cls, cache: FrameCache, episode_ids: Sequence[str], *, preload: bool = False) -> FrameTable:
@@ -76,6 +94,7 @@ class FrameTable:
             _episode_images=images,
             _preloaded=np.concatenate(images) if preload else None,
             _image_files=[e.image_file for e in episodes],
+            rates=np.array([e.info.rate_hz for e in episodes], dtype=np.float64),
         )
 
     def __getstate__(self) -> dict[str, Any]:

@@ -73,16 +73,22 @@ class ValueBins:
         return (mass / (below[:, -1:] - below[:, :1])).float()
 
     def expectation(self, logits: Tensor) -> Tensor:
-        """The expected value ``(N,)`` float32 of the distributions with the given ``(N, count)`` logits."""
+        """The expected value ``(N,)`` float32 of the distributions with the given ``(N, count)`` logits.
+
+        Logits may be bfloat16: everything after them is computed in float32.
+        """
         return self.expectation_of(torch.softmax(logits.float(), dim=-1))
 
     def expectation_of(self, probabilities: Tensor) -> Tensor:
-        """The expected value ``(N,)`` of ``(N, count)`` probabilities, in their dtype.
+        """The expected value ``(N,)`` of ``(N, count)`` probabilities: float64 of float64, else float32.
 
         Summed in mirrored pairs around the central bin, so that a distribution symmetric about the
         centre gives exactly −0.5 and mirrored ones give mirrored values; a plain sum of products
         drifts with the order of its terms (the remedy of DreamerV3, arXiv 2301.04104).
         """
+        if probabilities.dtype != torch.float64:
+            # bfloat16 has three digits: sums over 201 bins would be off by more than a bin.
+            probabilities = probabilities.float()
         half = self.count // 2
         lower = probabilities[..., :half]
         upper = probabilities[..., half + 1 :].flip(-1)

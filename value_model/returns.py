@@ -3,8 +3,22 @@
 The reward of π*0.6 (arXiv 2511.14759, section IV): −1 a step, except at an episode's last frame, where
 it is 0 after a success and −C_fail after a failure; γ = 1. For an episode of T frames the return at
 frame t is therefore −(T − 1 − t) after a success and −(T − 1 − t) − C_fail after a failure: the
-negative number of steps that are left, with a penalty on top. It is divided by a normaliser of the
-*task's* own, the task's longest labelled episode plus C_fail (both in frames), and so lies in [−1, 0].
+negative number of steps that are left, with a penalty on top.
+
+The unit of time is the second, not the frame: a step of an episode recorded at r Hz costs 1/r. So an
+attempt is worth the same however often it was sampled, and a task's episodes may be recorded at
+different rates. Where they all have one rate it cancels out, and the returns are those of the paper.
+
+The return is divided by a normaliser of the *task's* own: how long the task's longest labelled episode
+lasts (T/r), plus C_fail = ``failure_penalty`` times that. So it lies in [−1, 0]: the longest episode's
+first frame has T − 1 steps before it, one less than the normaliser has room for.
+
+*Separation.* A success is worth at least −(T − 1)/r before it is divided, a failure at most −C_fail
+(its last frame). Hence every frame of every failure lies below every frame of every success of its task
+exactly if C_fail exceeds (T − 1)/r of the task's longest success. ``failure_penalty`` ≥ 1 guarantees
+it whatever the data, since no success outlasts the longest episode; below 1 a success that takes a
+share ``failure_penalty`` of the longest episode, or more, starts no higher than a failure ends.
+With any penalty a failure lies below a success that has as long to go, by C_fail.
 
 Rules about which episodes count:
 
@@ -13,9 +27,10 @@ Rules about which episodes count:
 * An episode that was cut off by a crash (truncated) has no outcome, whatever its label says, since
   nobody saw how it would have ended.
 * An episode with interventions counts like any other: its outcome is its label, and the return of
-  every frame, before, during and after a person's correction, runs to the episode's end. A frame
-  before a take-over is thus credited with what the person made of it; that the correction was better
-  than what the policy did is the *indicator's* business, not the return's.
+  every frame, before, during and after a person's correction, runs to the episode's end. A take-over
+  ends no segment: a frame before it is credited with what the person made of it, which keeps the
+  return a sum to the end of what really happened. That the correction was better than what the policy
+  did is the *indicator's* business (see ``value_model.advantages``), not the return's.
 """
 
 from __future__ import annotations
@@ -34,18 +49,21 @@ from pipeline.frame_table import FrameTable
 Outcomes = Mapping[str, str | None]
 
 
+# A duration computed twice may differ in its last digit.
+_ROUNDING = 1e-9
+
+
 @dataclass(frozen=True)
 class TaskScale:
-    """How one task's returns are scaled; all three in frames (control steps)."""
+    """How one task's returns are scaled, in seconds: its longest episode, C_fail, and their sum."""
 
-    longest: int
-    failure_penalty: float
-    normaliser: float
+    longest_s: float
+    failure_penalty_s: float
+    normaliser_s: float
 
-    @property
-    def step_reward(self) -> float:
-        """The normalised reward of one step that is not an episode's last, a little below 0."""
-        return -1.0 / self.normaliser
+    def step_reward(self, rate_hz: float) -> float:
+        """The normalised reward of one step at that rate that is not an episode's last: just below 0."""
+        return -1.0 / (rate_hz * self.normaliser_s)
 
 
 def usable_outcomes(labels: Mapping[str, str | None], truncated: Iterable[str] = ()) -> dict[str, str | None]:
@@ -82,36 +100,38 @@ def task_scales(table: FrameTable, outcomes: Outcomes, failure_penalty: float) -
     """Each task's scale, from its episodes that have an outcome; a task without one is left out.
 
     ``failure_penalty`` is C_fail as a fraction of the task's longest episode (1.0: a failure costs as
-    much as the slowest episode on record). Raises ``InputError`` unless it is positive and finite.
+    much time as the slowest episode on record took, and is worth less than any success). Raises
+    ``InputError`` unless it is positive and finite.
     """
     if not (math.isfinite(failure_penalty) and failure_penalty > 0):
         raise InputError(
             f"failure_penalty is {failure_penalty}: use a positive fraction of the longest episode"
         )
-    longest: dict[str, int] = {}
-    for task, length, outcome in zip(
-        table.tasks, table.lengths, episode_outcomes(table, outcomes), strict=True
+    longest_s: dict[str, float] = {}
+    lasts_s = np.asarray(table.lengths, dtype=np.float64) / table.rates
+    for task, seconds, outcome in zip(
+        table.tasks, lasts_s.tolist(), episode_outcomes(table, outcomes), strict=True
     ):
         if outcome is not None:
-            longest[task] = max(longest.get(task, 0), int(length))
+            longest_s[task] = max(longest_s.get(task, 0.0), seconds)
     return {
-        task: TaskScale(frames, failure_penalty * frames, frames + failure_penalty * frames)
-        for task, frames in longest.items()
+        task: TaskScale(seconds, failure_penalty * seconds, seconds + failure_penalty * seconds)
+        for task, seconds in longest_s.items()
     }
 
 
-def episode_returns(length: int, outcome: str, scale: TaskScale) -> np.ndarray:
+def episode_returns(length: int, rate_hz: float, outcome: str, scale: TaskScale) -> np.ndarray:
     """The normalised returns of one episode, float64 ``(length,)`` in [−1, 0], rising step by step."""
-    left = np.arange(length - 1, -1, -1, dtype=np.float64)
-    penalty = scale.failure_penalty if outcome == Outcome.FAILURE else 0.0
+    left_s = np.arange(length - 1, -1, -1, dtype=np.float64) / rate_hz
+    penalty_s = scale.failure_penalty_s if outcome == Outcome.FAILURE else 0.0
     # ``0 - x`` and not ``-x``: the last return of a success is 0, not −0.
-    return (0.0 - left - penalty) / scale.normaliser
+    return (0.0 - left_s - penalty_s) / scale.normaliser_s
 
 
 def frame_returns(table: FrameTable, outcomes: Outcomes, scales: Mapping[str, TaskScale]) -> np.ndarray:
     """Every frame's normalised return, float32 ``(N,)``; NaN throughout an episode without an outcome.
 
-    Raises ``InputError`` when an episode is longer than its task's scale allows, since its returns
+    Raises ``InputError`` when an episode lasts longer than its task's scale allows, since its returns
     would fall below −1: the scales were then made from other episodes.
     """
     returns = np.full(int(np.sum(table.lengths)), np.nan, dtype=np.float32)
@@ -119,13 +139,13 @@ def frame_returns(table: FrameTable, outcomes: Outcomes, scales: Mapping[str, Ta
         if outcome is None:
             continue
         scale = scales.get(table.tasks[i])
-        length, start = int(table.lengths[i]), int(table.starts[i])
-        if scale is None or length > scale.longest:
+        length, rate_hz = int(table.lengths[i]), float(table.rates[i])
+        if scale is None or length / rate_hz > scale.longest_s * (1 + _ROUNDING):
             raise InputError(
-                f"episode {table.episode_ids[i]} ({length} frames, {table.tasks[i]!r}) does not fit the "
-                f"scale {scale}: make the scales from the same episodes and outcomes"
+                f"episode {table.episode_ids[i]} ({length} frames at {rate_hz:g} Hz, {table.tasks[i]!r}) "
+                f"does not fit the scale {scale}: make the scales from the same episodes and outcomes"
             )
-        returns[start : start + length] = episode_returns(length, outcome, scale)
+        returns[table.frames_of(i)] = episode_returns(length, rate_hz, outcome, scale)
     return returns
 
 

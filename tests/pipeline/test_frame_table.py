@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -121,3 +123,17 @@ def test_an_episode_without_actions_or_state_is_refused(tmp_path: Path) -> None:
     info = make_info("calm", missing=("tool_wrench", "joint_velocities"))  # of no use to a policy
     cache.build(write_episode(tmp_path / "calm.h5", make_frames(2), info))
     assert len(FrameTable.load(cache, ["calm"])) == 2
+
+
+def test_each_episode_keeps_the_rate_it_was_recorded_at(tmp_path: Path) -> None:
+    cache = FrameCache(tmp_path, 8)
+    for name, rate in (("slow", 5.0), ("fast", 30.0)):
+        cache.build(write_episode(tmp_path / f"{name}.h5", make_frames(2), make_info(name, rate_hz=rate)))
+    table = FrameTable.load(cache, ["fast", "slow"])
+    assert table.rates.tolist() == [30.0, 5.0] and table.rates.dtype == np.float64
+    assert pickle.loads(pickle.dumps(table)).rates.tolist() == [30.0, 5.0]  # made here
+    unsaid = replace(table, rates=np.zeros(0))
+    assert unsaid.rates.tolist() == [10.0, 10.0]
+    for wrong in (np.array([10.0]), np.array([10.0, 0.0]), np.array([10.0, np.nan])):
+        with pytest.raises(InputError, match="rates"):
+            replace(table, rates=wrong)

@@ -9,14 +9,14 @@ import numpy as np
 
 from pipeline.episode import Source
 from pipeline.frame_table import FrameTable
-from value_model.network import ValueNetworkConfig
+from value_model.network import SmallNetworkConfig
 from value_model.training import ValueTrainingConfig
 
 SIZE = 24
 RED, BLUE = "pick up the red cube", "pick up the blue cube"
 
 SMALL = ValueTrainingConfig(
-    network=ValueNetworkConfig(
+    network=SmallNetworkConfig(
         cameras=1,
         image_size=SIZE,
         state_size=0,
@@ -42,14 +42,18 @@ def make_table(
     tasks: Sequence[str] | None = None,
     sources: Sequence[np.ndarray] | None = None,
     images: Sequence[np.ndarray] | None = None,
+    rates: Sequence[float] | None = None,
 ) -> FrameTable:
-    """A table of episodes ``e000``, ``e001``, … held in memory; black images and teleop by default."""
+    """A table of episodes ``e000``, ``e001``, … held in memory.
+
+    By default images are black, all frames teleop, and all rates 10 Hz.
+    """
     count = np.asarray(lengths, dtype=np.int64)
     frames = int(count.sum())
     return FrameTable(
         episode_ids=[f"e{i:03d}" for i in range(len(count))],
         tasks=list(tasks) if tasks is not None else [RED] * len(count),
-        cameras=("table",),
+        cameras=("table", "wrist", "other")[: images[0].shape[1]] if images is not None else ("table",),
         starts=np.cumsum(count) - count,
         lengths=count,
         episode_index=np.repeat(np.arange(len(count), dtype=np.int32), count),
@@ -60,6 +64,7 @@ def make_table(
         _episode_images=list(images)
         if images is not None
         else [np.zeros((n, 1, SIZE, SIZE, 3), np.uint8) for n in count],
+        rates=np.full(len(count), 10.0) if rates is None else np.asarray(rates, dtype=np.float64),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.episode import Source
 from pipeline.errors import InputError
+from pipeline.frame_table import FrameTable
 from pipeline.prompts import NEGATIVE, NONE, POSITIVE
 from tests.value_model.synthetic import BLUE, RED, make_table
 from value_model.advantages import (
@@ -21,52 +23,126 @@ from value_model.advantages import (
     n_step_advantages,
     threshold,
 )
-from value_model.returns import frame_returns, task_scales
+from value_model.returns import Outcomes, frame_returns, task_scales
 
+RATES = (5.0, 10.0, 30.0)
 episodes = st.lists(
     st.tuples(
-        st.integers(1, 25), st.sampled_from([RED, BLUE]), st.sampled_from(["success", "failure", None])
+        st.integers(1, 25),
+        st.sampled_from([RED, BLUE]),
+        st.sampled_from(["success", "failure", None]),
+        st.sampled_from(RATES),
     ),
     min_size=1,
     max_size=5,
 )
+horizons = st.one_of(
+    st.just(AdvantageConfig()),
+    st.integers(1, 30).map(lambda n: AdvantageConfig(horizon=n)),
+    st.floats(0.05, 3.0).map(lambda seconds: AdvantageConfig(horizon_s=seconds)),
+)
+Chosen = list[tuple[int, str, str | None, float]]
+
+
+def table_of(chosen: Chosen, sources: list[np.ndarray] | None = None) -> tuple[FrameTable, Outcomes]:
+    lengths, tasks, outcomes, rates = (list(column) for column in zip(*chosen, strict=True))
+    table = make_table(lengths, tasks, sources, rates=rates)
+    return table, dict(zip(table.episode_ids, outcomes, strict=True))
 
 
 def advantages_by_hand(
-    length: int, outcome: str, normaliser: float, penalty: float, value: np.ndarray, horizon: int
+    length: int, rate: float, outcome: str, longest: float, penalty: float, value: np.ndarray, ahead: int
 ) -> list[float]:
-    """One episode's advantages, reward by reward."""
-    rewards = [-1.0 / normaliser] * (length - 1) + [0.0 if outcome == "success" else -penalty / normaliser]
+    """One episode's advantages, reward by reward; ``longest`` in seconds."""
+    normaliser = longest + penalty * longest
+    last = 0.0 if outcome == "success" else -penalty * longest / normaliser
+    rewards = [-1.0 / rate / normaliser] * (length - 1) + [last]
     found = []
     for t in range(length):
-        if t + horizon < length:
-            found.append(sum(rewards[t : t + horizon]) + value[t + horizon] - value[t])
+        if t + ahead < length:
+            found.append(sum(rewards[t : t + ahead]) + value[t + ahead] - value[t])
         else:
             found.append(sum(rewards[t:]) - value[t])
     return found
 
 
-@given(episodes, st.integers(1, 30), st.floats(0.2, 2.0), st.integers(0, 2**32 - 1))
+@given(episodes, horizons, st.floats(0.2, 2.0), st.integers(0, 2**32 - 1))
 def test_advantages_match_the_sum_written_out(
-    chosen: list[tuple[int, str, str | None]], horizon: int, penalty: float, seed: int
+    chosen: Chosen, config: AdvantageConfig, penalty: float, seed: int
 ) -> None:
-    table = make_table([n for n, _, _ in chosen], [t for _, t, _ in chosen])
-    outcomes = {i: o for i, (_, _, o) in zip(table.episode_ids, chosen, strict=True)}
+    table, outcomes = table_of(chosen)
     values = -np.random.default_rng(seed).random(len(table), dtype=np.float32)
     scales = task_scales(table, outcomes, penalty)
     returns = frame_returns(table, outcomes, scales)
-    found = n_step_advantages(table, values, returns, scales, horizon)
+    found = n_step_advantages(table, values, returns, scales, config)
     assert found.dtype == np.float32
-    for i, (length, task, outcome) in enumerate(chosen):
+    for i, (length, task, outcome, rate) in enumerate(chosen):
         rows = table.frames_of(i)
         if outcome is None:
             assert np.isnan(found[rows]).all()
             continue
-        longest = scales[task].longest
-        expected = advantages_by_hand(
-            length, outcome, longest * (1 + penalty), longest * penalty, values[rows], horizon
-        )
+        longest = max(n / r for n, t, o, r in chosen if t == task and o is not None)
+        ahead = config.horizon or length
+        if config.horizon_s is not None:
+            ahead = max(1, round(config.horizon_s * rate))
+        expected = advantages_by_hand(length, rate, outcome, longest, penalty, values[rows], ahead)
         np.testing.assert_allclose(found[rows], expected, atol=1e-5)
+
+
+@given(
+    episodes, horizons, st.floats(0.05, 0.95), st.booleans(), st.integers(0, 2**32 - 1), st.floats(1.0, 3.0)
+)
+def test_indicators_and_reasons_match_the_rules_written_out(
+    chosen: Chosen, config: AdvantageConfig, share: float, barring: bool, seed: int, penalty: float
+) -> None:
+    config = replace(config, positive_fraction=share, negative_failure_ends=barring)
+    rng = np.random.default_rng(seed)
+    sources = [rng.integers(0, 3, n).astype(np.uint8) for n, _, _, _ in chosen]
+    table, outcomes = table_of(chosen, sources)
+    values = -rng.random(len(table), dtype=np.float32)
+    result = label_frames(table, values, outcomes, penalty, config)
+    frames = [
+        (i, t, *chosen[i], int(sources[i][t]), float(result.advantages[int(table.starts[i]) + t]))
+        for i in range(len(chosen))
+        for t in range(chosen[i][0])
+    ]
+
+    def at_the_end_of_a_failure(t: int, length: int, outcome: str | None, rate: float) -> bool:
+        ahead = config.frames_ahead(rate)
+        return barring and outcome == "failure" and (ahead is None or t + ahead >= length)
+
+    for (_, t, length, task, outcome, rate, source, advantage), reason, indicator in zip(
+        frames, result.reasons.tolist(), result.indicators.tolist(), strict=True
+    ):
+        if outcome is None:
+            assert (reason, indicator) == (Reason.NO_OUTCOME, NONE)
+            continue
+        if source == Source.INTERVENTION:
+            assert (reason, indicator) == (Reason.FORCED_POSITIVE_INTERVENTION, POSITIVE)
+            continue
+        autonomous = [f for f in frames if f[3] == task and f[4] is not None and f[6] != Source.INTERVENTION]
+        allowed = [f[7] for f in autonomous if not at_the_end_of_a_failure(f[1], f[2], f[4], f[5])]
+        places = round(share * len(autonomous))
+        better = sum(other > advantage for other in allowed)
+        as_good = sum(other == advantage for other in allowed)
+        if at_the_end_of_a_failure(t, length, outcome, rate):
+            assert indicator == NEGATIVE
+            above = advantage > result.thresholds[task]
+            assert reason == (Reason.NEGATIVE_FAILURE_END if above else Reason.BELOW_THRESHOLD)
+        elif better + as_good <= places:
+            assert (reason, indicator) == (Reason.ABOVE_THRESHOLD, POSITIVE)
+        else:
+            assert (reason, indicator) == (Reason.BELOW_THRESHOLD, NEGATIVE)
+
+
+def test_a_horizon_in_seconds_is_as_many_frames_as_each_episode_makes_of_it() -> None:
+    config = AdvantageConfig(horizon_s=0.5)
+    assert [config.frames_ahead(rate) for rate in (1.0, 10.0, 30.0)] == [1, 5, 15]
+    assert AdvantageConfig(horizon=7).frames_ahead(30.0) == 7
+    assert AdvantageConfig().frames_ahead(30.0) is None
+    for frames, seconds in ((5, 0.5), (None, 0.0), (None, float("nan"))):
+        with pytest.raises(InputError, match="horizon"):
+            AdvantageConfig(horizon=frames, horizon_s=seconds)
 
 
 def test_without_a_horizon_the_advantage_is_return_minus_value() -> None:
@@ -75,7 +151,9 @@ def test_without_a_horizon_the_advantage_is_return_minus_value() -> None:
     scales = task_scales(table, outcomes, 1.0)
     returns = frame_returns(table, outcomes, scales)
     values = np.linspace(-1, 0, 16, dtype=np.float32)
-    np.testing.assert_allclose(n_step_advantages(table, values, returns, scales, None), returns - values)
+    np.testing.assert_allclose(
+        n_step_advantages(table, values, returns, scales, AdvantageConfig()), returns - values
+    )
 
 
 def test_values_that_are_the_true_returns_leave_no_advantage_anywhere() -> None:
@@ -83,7 +161,8 @@ def test_values_that_are_the_true_returns_leave_no_advantage_anywhere() -> None:
     outcomes = {"e000": "success", "e001": "failure"}
     scales = task_scales(table, outcomes, 1.0)
     returns = frame_returns(table, outcomes, scales)
-    np.testing.assert_allclose(n_step_advantages(table, returns, returns, scales, 5), 0.0, atol=1e-6)
+    found = n_step_advantages(table, returns, returns, scales, AdvantageConfig(horizon=5))
+    np.testing.assert_allclose(found, 0.0, atol=1e-6)
 
 
 @given(st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=60, unique=True), st.floats(0.01, 0.99))
@@ -192,7 +271,7 @@ def test_a_missing_value_is_an_error_and_never_zero() -> None:
 
 def test_every_reason_has_one_indicator() -> None:
     reasons = np.array(list(Reason), dtype=np.int8)
-    assert indicators_of(reasons).tolist() == [NONE, NEGATIVE, POSITIVE, POSITIVE]
+    assert indicators_of(reasons).tolist() == [NONE, NEGATIVE, POSITIVE, POSITIVE, NEGATIVE]
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, 30.0, -0.1])
@@ -201,3 +280,17 @@ def test_a_fraction_that_makes_all_or_none_positive_is_refused(fraction: float) 
         AdvantageConfig(positive_fraction=fraction)
     with pytest.raises(InputError, match="horizon"):
         AdvantageConfig(horizon=0)
+
+
+def test_demonstrations_are_counted_and_judged_like_a_policys_frames() -> None:
+    table = make_table([60] * 4, sources=[np.full(60, s, np.uint8) for s in (0, 0, 1, 1)])
+    assert (Source.TELEOP, Source.POLICY) == (0, 1)
+    values = -np.random.default_rng(0).random(240, dtype=np.float32)
+    outcomes: Outcomes = dict.fromkeys(table.episode_ids, "success")
+    config = AdvantageConfig(horizon=5, positive_fraction=0.3)
+    found = label_frames(table, values, outcomes, 1.0, config)
+    assert (found.indicators == POSITIVE).sum() == 72
+    as_policy = replace(table, source=np.ones(240, np.uint8))
+    np.testing.assert_array_equal(
+        label_frames(as_policy, values, outcomes, 1.0, config).indicators, found.indicators
+    )

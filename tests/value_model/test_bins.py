@@ -94,3 +94,60 @@ def test_centres_reach_both_ends() -> None:
     centres = ValueBins().centres
     assert len(centres) == BIN_COUNT
     assert (centres[0].item(), centres[-1].item()) == (-1.0, 0.0)
+
+
+def expectation_by_hand(logits: list[float]) -> float:
+    """Softmax and mean in Python's floats, term by term."""
+    highest = max(logits)
+    weights = [math.exp(x - highest) for x in logits]
+    centres = [-1.0 + i / (len(logits) - 1) for i in range(len(logits))]
+    return math.fsum(w * c for w, c in zip(weights, centres, strict=True)) / math.fsum(weights)
+
+
+@given(
+    st.integers(0, 2**32 - 1), st.floats(0.0, 40.0), st.sampled_from([torch.float32, torch.bfloat16]), counts
+)
+def test_the_expectation_is_the_mean_over_bins_whatever_the_logits_type(
+    seed: int, size: float, dtype: torch.dtype, count: int
+) -> None:
+    logits = torch.as_tensor(np.random.default_rng(seed).normal(0, size, (4, count))).to(dtype)
+    found = ValueBins(count).expectation(logits)
+    assert found.dtype == torch.float32
+    np.testing.assert_allclose(found.numpy(), [expectation_by_hand(r) for r in logits.tolist()], atol=2e-6)
+    assert (found >= -1).all() and (found <= 0).all()
+
+
+@given(st.lists(st.floats(-20, 20, width=16), min_size=BIN_COUNT // 2, max_size=BIN_COUNT // 2))
+def test_symmetry_is_exact_in_bfloat16_too(half: list[float]) -> None:
+    logits = torch.tensor([*half, 0.0, *reversed(half)], dtype=torch.bfloat16)[None]
+    assert ValueBins().expectation(logits).item() == -0.5
+    mirrored = torch.tensor([*half, 1.0, *half], dtype=torch.bfloat16)[None]
+    one, other = ValueBins().expectation(mirrored), ValueBins().expectation(mirrored.flip(-1))
+    assert one.item() + 0.5 == pytest.approx(-(other.item() + 0.5), abs=1e-7)
+
+
+def test_probabilities_of_few_digits_are_summed_with_many() -> None:
+    probabilities = torch.full((1, BIN_COUNT), 1 / BIN_COUNT)
+    probabilities[0, :50] = 0
+    few = ValueBins().expectation_of(probabilities.bfloat16())
+    exact = probabilities.bfloat16().double()
+    # About the middle: what rounded probabilities lack of 1 counts as -0.5.
+    wanted = -0.5 + (exact * (ValueBins().centres.double() + 0.5)).sum().item()
+    assert few.dtype == torch.float32 and few.item() == pytest.approx(wanted, abs=1e-6)
+    assert ValueBins().expectation_of(probabilities.double()).dtype == torch.float64
+
+
+@given(values, counts, st.floats(0.3, 4.0))
+def test_targets_are_distributions(chosen: list[float], count: int, deviation: float) -> None:
+    bins = ValueBins(count)
+    for targets in (bins.two_hot(torch.tensor(chosen)), bins.hl_gauss(torch.tensor(chosen), deviation)):
+        assert (targets >= 0).all()
+        np.testing.assert_allclose(targets.double().sum(1).numpy(), 1.0, atol=1e-5)
+
+
+@given(st.floats(-1.0, -0.5, width=32), st.floats(0.5, 4.0))
+def test_mirrored_values_have_mirrored_gaussians(value: float, deviation: float) -> None:
+    bins = ValueBins(21)
+    one = bins.hl_gauss(torch.tensor([value], dtype=torch.float64), deviation)
+    other = bins.hl_gauss(torch.tensor([-1.0 - value], dtype=torch.float64), deviation)
+    np.testing.assert_allclose(one.flip(-1).numpy(), other.numpy(), atol=1e-6)
