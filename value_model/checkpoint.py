@@ -7,14 +7,16 @@ list is what scoring goes by: a model may score any episode that is not on it.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from pipeline.errors import InputError
-from value_model.network import SmallValueNetwork, ValueNetworkConfig
+from value_model.network import NetworkConfig, ValueNetwork, build_network, network_config
+from value_model.value_network import one_line
 
 FORMAT_VERSION = 1
 WEIGHTS_NAME = "model.safetensors"
@@ -26,27 +28,32 @@ class ModelRecord:
     """What is known about one trained model.
 
     fold, member: which held-out fold, and which of its ensemble. seen: ids of all episodes that it
-    was trained on or stopped by, sorted. network: its shape. training: the training configuration as
-    plain JSON, for the record. best_step: where its weights come from. train_loss, validation_loss:
-    cross-entropies in nats there (``validation_loss`` is ``None`` where no episode could be spared).
+    was trained on or stopped by, sorted. network: which network, and its shape. training: the training
+    configuration as plain JSON, for the record. best_step: where its weights come from. train_loss,
+    validation_loss: cross-entropies in nats there (``validation_loss`` is ``None`` where no episode
+    could be spared).
     """
 
     fold: int
     member: int
     seen: tuple[str, ...]
-    network: ValueNetworkConfig
+    network: NetworkConfig
     training: dict[str, Any]
     best_step: int
     train_loss: float
     validation_loss: float | None
 
 
-def save_checkpoint(out: Path, network: SmallValueNetwork, record: ModelRecord) -> None:
-    """Writes a model into the folder ``out``; the record last, so that a folder with one is complete."""
+def save_checkpoint(out: Path, network: ValueNetwork, record: ModelRecord) -> None:
+    """Writes a model into the folder ``out``; the record last, so that a folder with one is complete.
+
+    The network's own configuration goes into the record: it knows the digest of its backbone.
+    """
     out.mkdir(parents=True, exist_ok=True)
     (out / RECORD_NAME).unlink(missing_ok=True)
-    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, out / WEIGHTS_NAME)
-    document = {"format_version": FORMAT_VERSION, **asdict(record)}
+    weights = {name: tensor.detach().contiguous() for name, tensor in network.trained_state().items()}
+    save_file(weights, out / WEIGHTS_NAME)
+    document = {"format_version": FORMAT_VERSION, **asdict(replace(record, network=network.config))}
     (out / RECORD_NAME).write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
 
 
@@ -59,18 +66,23 @@ def read_record(path: Path) -> ModelRecord:
             raise InputError(
                 f"{path} is a value model of format {version}, not {FORMAT_VERSION}: train it again"
             )
-        shape = document.pop("network")
-        network = ValueNetworkConfig(**{**shape, "channels": tuple(shape["channels"])})
+        network = network_config(document.pop("network"))
         return ModelRecord(**{**document, "seen": tuple(document["seen"]), "network": network})
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is not a finished value model ({error}): train it again") from error
 
 
-def load_network(path: Path, record: ModelRecord, device: str = "cpu") -> SmallValueNetwork:
-    """The network in ``path``, ready to evaluate. Raises ``InputError`` if its weights do not fit."""
-    network = SmallValueNetwork(record.network)
+def load_network(path: Path, record: ModelRecord, device: str = "cpu") -> ValueNetwork:
+    """The network in ``path``, ready to evaluate.
+
+    Raises ``InputError`` if its weights do not fit, or if the backbone that it was trained on is gone
+    or another.
+    """
+    network = build_network(record.network)
     try:
-        network.load_state_dict(load_file(path / WEIGHTS_NAME))
-    except (OSError, RuntimeError) as error:
-        raise InputError(f"the weights in {path} do not fit its {RECORD_NAME}: {error}") from error
+        network.load_trained_state(load_file(path / WEIGHTS_NAME))
+    except (OSError, InputError, SafetensorError) as error:
+        raise InputError(f"the weights in {path} do not fit its {RECORD_NAME}: {one_line(error)}") from error
     return network.to(device).eval()

@@ -1,22 +1,21 @@
-"""From a table of frames to what the value network takes."""
+"""From a table of frames to what a value network takes."""
 
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from pipeline.errors import InputError
 from pipeline.frame_table import FrameTable
-from value_model.network import ValueNetworkConfig, tokenize
+from value_model.network import NetworkConfig, ValueNetwork
 
 
-def episode_tokens(table: FrameTable, config: ValueNetworkConfig) -> Tensor:
-    """The task tokens of each of the table's episodes, int64 ``(episodes, words)``."""
-    return torch.tensor([tokenize(task, config.vocabulary, config.words) for task in table.tasks])
+def episode_tokens(table: FrameTable, network: ValueNetwork) -> Tensor:
+    """The task tokens of each of the table's episodes, int64 ``(episodes, words)``, for ``network``."""
+    return network.tokenize(table.tasks)
 
 
-def check_table(table: FrameTable, config: ValueNetworkConfig) -> None:
+def check_table(table: FrameTable, config: NetworkConfig) -> None:
     """Raises ``InputError`` unless the table's images and states have the shapes of the network's inputs."""
     images = table.images(np.array([0])).shape
     wanted = (1, config.cameras, config.image_size, config.image_size, 3)

@@ -1,161 +1,87 @@
-"""The value model's network: what the cameras see, what is asked for, to 201 logits over [−1, 0].
+"""Which value networks there are: from a configuration to a network, and from JSON to a configuration.
 
-π*0.6 (arXiv 2511.14759) uses a 670 M vision-language model here. This network has the same inputs
-and the same output at a size that two CPU cores train in seconds, so that a lab without a GPU closes
-the loop. The same frame may be worth more under one task than under another: the task's words steer
-the convolutional features of every camera (FiLM, arXiv 1709.07871) before they are pooled.
+π*0.6 (arXiv 2511.14759) values frames with a 670 M vision-language model. ``small`` has the same
+inputs and output at a size that two CPU cores train in seconds, so that a lab without a GPU closes the
+loop; ``vlm`` reads the value out of any Hugging Face vision-language model or image-text encoder.
 """
 
 from __future__ import annotations
 
-import re
-import zlib
-from dataclasses import dataclass
-
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
 
 from pipeline.errors import InputError
-from value_model.bins import BIN_COUNT
+from value_model.small_network import SmallNetworkConfig, SmallValueNetwork, tokenize
+from value_model.value_network import ValueNetwork, flops_per_frame, parameter_counts
+from value_model.vlm_config import VlmNetworkConfig
 
-PADDING_TOKEN = 0
-_FLOAT_PER_LEVEL = 1.0 / 127.5
+__all__ = [
+    "NetworkConfig",
+    "SmallNetworkConfig",
+    "SmallValueNetwork",
+    "ValueNetwork",
+    "ValueNetworkConfig",
+    "VlmNetworkConfig",
+    "build_network",
+    "flops_per_frame",
+    "network_config",
+    "parameter_counts",
+    "pin_backbone",
+    "tokenize",
+]
+
+NetworkConfig = SmallNetworkConfig | VlmNetworkConfig
+
+# The name of the small network's configuration before there was another network.
+ValueNetworkConfig = SmallNetworkConfig
+
+_CONFIGS: dict[str, type[SmallNetworkConfig] | type[VlmNetworkConfig]] = {
+    "small": SmallNetworkConfig,
+    "vlm": VlmNetworkConfig,
+}
 
 
-@dataclass(frozen=True)
-class ValueNetworkConfig:
-    """The network's shape. Two models with equal configurations have exchangeable weights.
+def build_network(config: NetworkConfig) -> ValueNetwork:
+    """The network, with fresh weights from torch's global generator outside of a pretrained backbone.
 
-    cameras: how many images a frame has; they share one encoder.
-    image_size: pixels on a side; the cached frames have this size.
-    state_size: length of the state vector; 0 hides the state from the model.
-    patch: side of the square patches, in pixels, that the first layer cuts the images into.
-    channels: of the three convolutions, which shrink the image ``patch``-, 2- and 2-fold.
-    width: of the task embedding and of the hidden layer of the head.
-    vocabulary, words: how many hash buckets the words fall into, and how many words are read.
-    image_dropout, dropout: on the encoded images and on the head's hidden layers, in training. High:
-    a hundred episodes are soon learned by heart, and with less the held-out ones are valued worse.
-    bins: number of value bins, odd.
+    Raises ``InputError`` where the backbone cannot be read or is not the one that ``config`` names.
     """
+    if isinstance(config, SmallNetworkConfig):
+        return SmallValueNetwork(config)
+    # Transformers takes seconds to import, which the small network shall not cost.
+    from value_model.vlm_network import build_vlm_network
 
-    cameras: int = 2
-    image_size: int = 84
-    state_size: int = 15
-    patch: int = 6
-    channels: tuple[int, int, int] = (32, 48, 64)
-    width: int = 192
-    vocabulary: int = 512
-    words: int = 16
-    image_dropout: float = 0.3
-    dropout: float = 0.5
-    bins: int = BIN_COUNT
-
-    def __post_init__(self) -> None:
-        if self.cameras < 1 or self.image_size < 16 or self.state_size < 0:
-            raise InputError(
-                f"value network of {self.cameras} cameras, {self.image_size} px, {self.state_size} state "
-                "values: needs at least one camera of 16 px or more and a state of 0 or more"
-            )
-        if (
-            len(self.channels) != 3
-            or min(*self.channels, self.patch, self.width, self.words) < 1
-            or self.vocabulary < 2
-        ):
-            raise InputError(
-                "value network: channels are three positive numbers, patch, width and words positive"
-            )
-        if not (0 <= self.image_dropout < 1 and 0 <= self.dropout < 1):
-            raise InputError(f"value network: dropout {self.image_dropout}, {self.dropout} is not in [0, 1)")
+    return build_vlm_network(config)
 
 
-def tokenize(task: str, vocabulary: int, words: int) -> list[int]:
-    """The task's words as ``words`` numbers below ``vocabulary``, padded with ``PADDING_TOKEN``.
+def network_config(document: Mapping[str, Any]) -> NetworkConfig:
+    """The configuration that ``dataclasses.asdict`` wrote, also after JSON (lists become tuples).
 
-    CRC-32 and not ``hash()``, which differs from one Python process to the next. Words beyond
-    ``words`` are not read. Raises ``InputError`` for a task without a word.
+    Without a kind it is small: so were all before the kind was written down. Raises ``InputError`` for
+    an unknown kind or field and for values that no network has.
     """
-    found = re.findall(r"\w+", task.lower())
-    if not found:
-        raise InputError(f"the task {task!r} has no word in it")
-    tokens = [1 + zlib.crc32(word.encode()) % (vocabulary - 1) for word in found[:words]]
-    return tokens + [PADDING_TOKEN] * (words - len(tokens))
+    kind = document.get("kind", "small")
+    config = _CONFIGS.get(kind) if isinstance(kind, str) else None
+    if config is None:
+        raise InputError(f"value network of kind {kind!r}: there are {' and '.join(_CONFIGS)}")
+    unknown = sorted(set(document) - {f.name for f in fields(config)})
+    if unknown:
+        raise InputError(f"value network of kind {kind}: it has no field {', '.join(map(repr, unknown))}")
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in document.items()}
+    try:
+        return config(**values)
+    except TypeError as error:
+        raise InputError(f"value network of kind {kind}: a field has the wrong type ({error})") from error
 
 
-class SmallValueNetwork(nn.Module):
-    """Images, state and task tokens to value logits; about 0.6 M parameters as configured by default."""
+def pin_backbone(config: NetworkConfig) -> NetworkConfig:
+    """``config`` with the digest of its backbone's files, so that its record names the very weights.
 
-    def __init__(self, config: ValueNetworkConfig) -> None:
-        """Builds the network with random weights from torch's global generator."""
-        super().__init__()
-        self.config = config
-        first, second, third = config.channels
-        # Patches that do not overlap: the first layers are where a CPU spends its time, and this is a
-        # quarter of the work of overlapping ones.
-        self.patches = nn.Conv2d(3, first, config.patch, stride=config.patch)
-        self.middle = nn.Conv2d(first, second, 3, stride=2, padding=1)
-        self.middle_norm = nn.GroupNorm(1, second)
-        self.film = nn.Linear(config.width, 2 * second)
-        self.last = nn.Conv2d(second, third, 3, stride=2, padding=1)
-        self.last_norm = nn.GroupNorm(1, third)
-        # Each stride-2 convolution rounds the side up.
-        side = ((config.image_size // config.patch + 1) // 2 + 1) // 2
-        self.image_dropout = nn.Dropout(config.image_dropout)
-        self.features = nn.Linear(config.cameras * third * side * side, config.width)
-        self.words = _TaskEncoder(config)
-        self.state = nn.Linear(config.state_size, config.width) if config.state_size else None
-        self.head = nn.Sequential(
-            nn.LayerNorm(config.width),
-            nn.ReLU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(config.width, config.width),
-            nn.ReLU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(config.width, config.bins),
-        )
-        # The state arrives in rad and m; these make it comparable and are saved with the weights.
-        self.state_mean: Tensor
-        self.state_scale: Tensor
-        self.register_buffer("state_mean", torch.zeros(config.state_size))
-        self.register_buffer("state_scale", torch.ones(config.state_size))
+    A network without a backbone stays as it is. Raises ``InputError`` as :func:`build_network` does.
+    """
+    if isinstance(config, SmallNetworkConfig):
+        return config
+    from value_model.vlm_files import checked_digest, find_backbone
 
-    def forward(self, images: Tensor, state: Tensor, tokens: Tensor) -> Tensor:
-        """Value logits ``(B, bins)`` float32.
-
-        ``images``: ``(B, cameras, S, S, 3)`` uint8 RGB; ``state``: ``(B, state_size)`` float32, in its
-        own units; ``tokens``: ``(B, words)`` int64 from :func:`tokenize`.
-        """
-        batch, cameras = images.shape[:2]
-        task = self.words(tokens)
-        # A permuted view of channels-last data, so that no copy is made before the cast.
-        pixels = images.flatten(0, 1).permute(0, 3, 1, 2).float().mul_(_FLOAT_PER_LEVEL).sub_(1.0)
-        middle = self.middle_norm(self.middle(functional.relu(self.patches(pixels))))
-        scale, shift = self.film(task).repeat_interleave(cameras, dim=0)[:, :, None, None].chunk(2, dim=1)
-        middle = functional.relu(middle * (1 + scale) + shift)
-        encoded = functional.relu(self.last_norm(self.last(middle)))
-        hidden = self.features(self.image_dropout(encoded.reshape(batch, -1))) + task
-        if self.state is not None:
-            hidden = hidden + self.state(((state - self.state_mean) / self.state_scale).clamp(-5, 5))
-        return self.head(hidden)
-
-
-class _TaskEncoder(nn.Module):
-    """Word tokens ``(B, words)`` to one vector ``(B, width)`` that depends on the words' order."""
-
-    def __init__(self, config: ValueNetworkConfig) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(config.vocabulary, config.width, padding_idx=PADDING_TOKEN)
-        self.position = nn.Parameter(torch.randn(config.words, config.width))
-        self.mix = nn.Linear(config.width, config.width)
-        # Two tasks often differ by one word in five, and the part they share says nothing. Scaled to
-        # what *differs* in the data, the task steers the features from the first step on; without
-        # this the model spent a thousand steps ignoring which cube it was asked for.
-        self.contrast = nn.BatchNorm1d(config.width)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        # Word and place meet in a non-linearity before the mean: without it "the red cube on the
-        # blue cube" and "the blue cube on the red cube" would be the same bag of words.
-        present = (tokens != PADDING_TOKEN).float()[:, :, None]
-        mixed = functional.relu(self.mix(self.embedding(tokens) + self.position)) * present
-        # A task that was not trained on may lie far outside of what differs between those that were.
-        return self.contrast(mixed.sum(1) / present.sum(1)).clamp(-4, 4)
+    return replace(config, backbone_digest=checked_digest(find_backbone(config), config))
