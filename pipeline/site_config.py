@@ -27,6 +27,12 @@
     gold_share = 0.05           # of an annotator's answers, asked for on episodes whose outcome is certain
     reviewers = ["ana"]         # who settles disputes; nobody named: everybody may
 
+    [value]                     # the value model, see pipeline/site_value.py
+    members = 3
+
+    [gate]                      # bounds of the gate that values must pass, see 'recap value check'
+    fail_auc = 0.65
+
     [defaults]
     operator = "ana"
 
@@ -44,6 +50,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError
+from pipeline.site_value import ValueSection, check_gate
 
 SIMULATED_ROBOT = "simulated_gen3"
 MAX_RATE_HZ = 200.0
@@ -165,6 +172,8 @@ class SiteConfig:
     defaults: DefaultsSection = field(default_factory=DefaultsSection)
     cache: CacheSection = field(default_factory=CacheSection)
     labels: LabelsSection = field(default_factory=LabelsSection)
+    value: ValueSection = field(default_factory=ValueSection)
+    gate: Mapping[str, float] = field(default_factory=dict)  # bounds by name; the gate knows the names
     path: Path | None = field(default=None, compare=False)  # the file it was read from, for errors
 
     def __post_init__(self) -> None:
@@ -228,6 +237,8 @@ def _from_document(document: dict[str, Any]) -> SiteConfig:
         defaults=DefaultsSection(**_table("defaults", document.get("defaults", {}), DefaultsSection)),
         cache=CacheSection(**_table("cache", document.get("cache", {}), CacheSection)),
         labels=LabelsSection(**_table("labels", document.get("labels", {}), LabelsSection)),
+        value=ValueSection(**_table("value", document.get("value", {}), ValueSection)),
+        gate=check_gate(dict(_require_table("gate", document.get("gate", {})))),
     )
 
 

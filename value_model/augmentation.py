@@ -13,12 +13,33 @@ def random_shift(images: np.ndarray, pixels: int, rng: np.random.Generator) -> n
     """
     if pixels == 0:
         return images
-    batch, cameras, height, width, _ = images.shape
-    padded = np.pad(images, ((0, 0), (0, 0), (pixels, pixels), (pixels, pixels), (0, 0)), mode="edge")
-    offsets = rng.integers(0, 2 * pixels + 1, size=(batch, cameras, 2))
+    return shift_images(images, draw_shifts(images.shape[0], images.shape[1], pixels, rng))
+
+
+def draw_shifts(frames: int, cameras: int, pixels: int, rng: np.random.Generator) -> np.ndarray:
+    """How far each image looks down and to the right, in pixels: int64 ``(frames, cameras, 2)``.
+
+    Uniform over ``−pixels … pixels``.
+    """
+    return rng.integers(0, 2 * pixels + 1, size=(frames, cameras, 2)) - pixels
+
+
+def shift_images(images: np.ndarray, shifts: np.ndarray) -> np.ndarray:
+    """``images`` ``(B, cameras, S, S, 3)`` moved by ``shifts`` ``(B, cameras, 2)``, borders repeated.
+
+    Pixel (y, x) of an image that looks (down, right) shows what was at (y + down, x + right). Shifts
+    are smaller than the image. Returns a new array.
+    """
+    height, width = images.shape[2:4]
     shifted = np.empty_like(images)
-    for i in range(batch):
-        for camera in range(cameras):
-            y, x = offsets[i, camera]
-            shifted[i, camera] = padded[i, camera, y : y + height, x : x + width]
+    sources, targets = images.reshape(-1, height, width, 3), shifted.reshape(-1, height, width, 3)
+    # Slices, which copy whole rows: five times as fast as indexing, and twice as padding first.
+    for source, target, (down, right) in zip(sources, targets, shifts.reshape(-1, 2).tolist(), strict=True):
+        top, bottom = max(0, -down), min(height, height - down)
+        left, end = max(0, -right), min(width, width - right)
+        target[top:bottom, left:end] = source[top + down : bottom + down, left + right : end + right]
+        target[top:bottom, :left] = target[top:bottom, left : left + 1]
+        target[top:bottom, end:] = target[top:bottom, end - 1 : end]
+        target[:top] = target[top]
+        target[bottom:] = target[bottom - 1]
     return shifted

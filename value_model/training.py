@@ -2,13 +2,17 @@
 
 ``train_fold`` is one job: it reads frames and outcomes, leaves the episodes of its fold alone, and
 writes one folder. The ``folds x members`` jobs know nothing of each other and may run anywhere, in
-any order; with equal inputs and one thread a job gives equal weights.
+any order; with equal inputs and one thread a job gives equal weights, also one that was killed and
+went on from its resume file.
 """
 
 from __future__ import annotations
 
+import os
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +22,22 @@ from pipeline.errors import InputError
 from pipeline.frame_table import FrameTable
 from value_model.checkpoint import ModelRecord, save_checkpoint
 from value_model.folds import assign_folds, split_validation
-from value_model.returns import Outcomes
+from value_model.returns import Outcomes, frame_returns, task_scales
 from value_model.trainer import Progress, Trainer
 from value_model.training_config import ValueTrainingConfig
+from value_model.training_curves import CURVES_NAME, Curves, JsonLinesCurves
+from value_model.training_group import Group
+from value_model.training_state import load_state, save_state, training_fingerprint
 
 __all__ = ["FoldResult", "Progress", "ValueTrainingConfig", "train_fold"]
 
 
 @dataclass(frozen=True)
 class FoldResult:
-    """One finished job: where its model is, what it took and how good it was on its own episodes."""
+    """One finished job: where its model is, what it took and how good it was on its own episodes.
+
+    ``seconds`` are those of this run; one that went on from a resume file counts from there.
+    """
 
     fold: int
     member: int
@@ -52,49 +62,131 @@ def train_fold(
     member: int,
     out: Path,
     progress: Progress | None = None,
+    *,
+    resume: Path | None = None,
+    curves: Curves | None = None,
+    group: Group | None = None,
 ) -> FoldResult:
     """Trains member ``member`` of fold ``fold`` on the episodes outside that fold; writes it to ``out``.
 
     ``outcomes`` maps episode ids to ``success``, ``failure`` or ``None``; episodes without an outcome
-    are not trained on. Raises ``InputError`` when the fold or member does not exist, when too few
+    are not trained on. ``out`` gets the model and ``curves.jsonl``; ``curves`` gets the same numbers.
+    ``resume`` is a file that is written at every evaluation and removed at the end: a job that is begun
+    again with the same one goes on from there. One of other settings or data is not used, which is
+    logged. ``group`` are the processes that train this model together, each of which calls this function;
+    only the first writes. Raises ``InputError`` when the fold or member does not exist, when too few
     episodes have an outcome, or when the table's frames are not of the configured shape.
     """
+    group = group or Group()
     if not (0 <= fold < config.folds and 0 <= member < config.members):
         raise InputError(
             f"fold {fold}, member {member}: there are {config.folds} folds of {config.members} members"
         )
+    if config.batch_size < group.size:
+        raise InputError(f"batches of {config.batch_size} frames are too small for {group.size} processes")
     started = time.monotonic()
     of_episode = assign_folds(table, outcomes, config.folds, config.seed)
     seen = [episode_id for episode_id, f in of_episode.items() if f != fold]
     trained, held = split_validation(
         table, outcomes, seen, config.validation_share, f"validation:{config.seed}:{fold}:{member}"
     )
-    # The global generator is torch's only way to seed dropout and fresh weights; it is put back.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(np.random.SeedSequence([config.seed, fold, member]).generate_state(1)[0].item())
-        trainer = Trainer(
-            table, outcomes, config, trained, held, np.random.default_rng([config.seed, fold, member])
+    returns = frame_returns(table, outcomes, task_scales(table, outcomes, config.failure_penalty))
+    with _seeded(config, fold, member):
+        rng = np.random.default_rng([config.seed, fold, member])
+        trainer = Trainer(table, returns, config, trained, held, rng, group)
+        fingerprint = training_fingerprint(table, returns, config, (fold, member), (trained, held))
+        _run(trainer, (fold, member), out, resume, fingerprint, curves, progress)
+    best = trainer.best
+    if group.rank == 0:
+        trainer.network.load_trained_state(best.weights)
+        record = ModelRecord(
+            fold,
+            member,
+            tuple(sorted(seen)),
+            config.network,
+            config.to_parameters(),
+            best.step,
+            best.train_loss,
+            best.validation_loss,
         )
-        best, steps_done = trainer.run(progress)
-    trainer.network.load_state_dict(best.weights)
-    record = ModelRecord(
-        fold,
-        member,
-        tuple(sorted(seen)),
-        config.network,
-        asdict(config),
-        best.step,
-        best.train_loss,
-        best.validation_loss,
-    )
-    save_checkpoint(out, trainer.network, record)
+        save_checkpoint(out, trainer.network, record)
+        if resume is not None:
+            resume.unlink(missing_ok=True)
+    group.barrier()
     return FoldResult(
         fold,
         member,
         out,
         best.step,
-        steps_done,
+        trainer.step,
         best.train_loss,
         best.validation_loss,
         time.monotonic() - started,
     )
+
+
+def _run(
+    trainer: Trainer,
+    job: tuple[int, int],
+    out: Path,
+    resume: Path | None,
+    fingerprint: str,
+    curves: Curves | None,
+    progress: Progress | None,
+) -> None:
+    """Trains, from ``resume`` where it is of this training; keeps it and the curves up to date."""
+    group = trainer.group
+    found = load_state(resume, fingerprint) if resume is not None else None
+    if found is not None:
+        trainer.restore(found)
+    _draw_apart(trainer, job)
+    # The others need no file: what they would write is what the first writes.
+    path = out / CURVES_NAME if group.rank == 0 else Path(os.devnull)
+    with JsonLinesCurves(path, trainer.points) as lines:
+        sinks: list[Curves] = [lines] if curves is None or group.rank else [lines, curves]
+        told = len(trainer.points)
+
+        def evaluated() -> None:
+            nonlocal told
+            for name, step, value in trainer.points[told:]:
+                for sink in sinks:
+                    sink.scalar(name, step, value)
+            told = len(trainer.points)
+            if resume is not None and group.rank == 0:
+                save_state(resume, trainer.state(), fingerprint)
+            _draw_apart(trainer, job)
+
+        trainer.run(progress if group.rank == 0 else None, evaluated)
+
+
+def _draw_apart(trainer: Trainer, job: tuple[int, int]) -> None:
+    """Has each of several processes draw its own dropout, in a way that a resumed training repeats."""
+    if trainer.group.size > 1:
+        torch.manual_seed(_seed(trainer.config.seed, *job, trainer.step, trainer.group.rank))
+
+
+def _seed(*parts: int) -> int:
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])
+
+
+@contextmanager
+def _seeded(config: ValueTrainingConfig, fold: int, member: int) -> Iterator[None]:
+    """Within: torch's global generators follow from the seed, and a GPU computes repeatably.
+
+    The global generators are torch's only way to seed dropout and fresh weights; they are put back.
+    """
+    on_gpu = torch.device(config.device).type == "cuda"
+    devices = [torch.device(config.device).index or 0] if on_gpu else []
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(_seed(config.seed, fold, member))
+        if not on_gpu:
+            yield
+            return
+        # cuBLAS asks for this; operations that only come in an unrepeatable form warn.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(deterministic)

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
 
 from pipeline.errors import InputError
-from value_model.network import ValueNetworkConfig
+from value_model.network import NetworkConfig, SmallNetworkConfig, network_config
 
 
 @dataclass(frozen=True)
 class ValueTrainingConfig:
     """How the ensemble is trained.
 
-    folds: parts that the episodes are dealt into; each model is blind to one. members: models a fold.
-    steps, batch_size: optimiser steps at most, and frames in each. learning_rate: its peak, after
-    ``warmup_steps``; it then falls to zero along a cosine. weight_decay: AdamW's. average: decay of
-    the running mean of the weights, which is what is kept. target: how a return becomes a
-    distribution over bins, and ``target_deviation`` how wide an HL-Gauss target is, in bins.
-    failure_penalty: C_fail as a fraction of the task's longest episode. shift: the images are moved
-    by up to so many pixels in training. state_noise: standard deviation of the noise on the
-    normalised state in training. validation_share: share of a model's episodes that are kept to stop
-    it; it stops after ``patience`` evaluations, ``evaluate_every`` steps apart, that bring nothing.
-    seed: of folds, weights and batches. device: torch's name for it.
+    network: which network, and its shape. folds: parts that the episodes are dealt into; each model is
+    blind to one. members: models a fold. steps, batch_size: optimiser steps at most, and frames in each
+    (over all worker processes together). learning_rate: its peak, after ``warmup_steps``; it then falls to
+    zero along a cosine. weight_decay: AdamW's. average: decay of the running mean of the weights, which is
+    what is kept. target: how a return becomes a distribution over bins, and ``target_deviation`` how wide
+    an HL-Gauss target is, in bins. failure_penalty: C_fail as a fraction of the task's longest episode.
+    shift: the images are moved by up to so many pixels in training. state_noise: standard deviation of the
+    noise on the normalised state in training. validation_share: share of a model's episodes that are kept
+    to stop it; it stops after ``patience`` evaluations, ``evaluate_every`` steps apart, that bring nothing.
+    seed: of folds, weights and batches. device: torch's name for it. precision: "bfloat16" runs the
+    network under torch's autocast; weights, loss and optimiser stay float32.
     """
 
-    network: ValueNetworkConfig = field(default_factory=ValueNetworkConfig)
+    network: NetworkConfig = field(default_factory=SmallNetworkConfig)
     folds: int = 2
     members: int = 2
     steps: int = 400
@@ -44,6 +47,7 @@ class ValueTrainingConfig:
     patience: int = 4
     seed: int = 0
     device: str = "cpu"
+    precision: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         counts = (self.steps, self.batch_size, self.evaluate_every, self.patience, self.members)
@@ -67,3 +71,29 @@ class ValueTrainingConfig:
             raise InputError("value training: average must be in [0, 1), validation_share in [0, 0.5]")
         if self.target not in ("two_hot", "hl_gauss"):
             raise InputError(f"value training: target {self.target!r} is neither two_hot nor hl_gauss")
+        if self.precision not in ("float32", "bfloat16"):
+            raise InputError(f"value training: precision {self.precision!r} is neither float32 nor bfloat16")
+
+    def to_parameters(self) -> dict[str, Any]:
+        """Every field as plain JSON (tuples as lists): what a step's key and a model's record hold."""
+        parameters: dict[str, Any] = json.loads(json.dumps(asdict(self), allow_nan=False))
+        return parameters
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, Any]) -> ValueTrainingConfig:
+        """The inverse of :meth:`to_parameters`; a field that is not named has its default.
+
+        Raises ``InputError`` for a field that does not exist or a value that cannot be.
+        """
+        values = dict(parameters)
+        unknown = sorted(set(values) - {f.name for f in fields(cls)})
+        if unknown:
+            raise InputError(f"value training: it has no field {', '.join(map(repr, unknown))}")
+        if "network" in values:
+            if not isinstance(values["network"], Mapping):
+                raise InputError(f"value training: network must be a table, not {values['network']!r}")
+            values["network"] = network_config(values["network"])
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise InputError(f"value training: a field has the wrong type ({error})") from error

@@ -6,7 +6,17 @@ that everything works in under 4 minutes and is too small to improve a policy re
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pipeline.errors import InputError
+from pipeline.site_config import SiteConfig
+from pipeline.site_value import TO_THE_END, ValueSection
+
+if TYPE_CHECKING:  # loads torch
+    from value_model.network import NetworkConfig
+    from value_model.training_config import ValueTrainingConfig
 
 PICK_TASKS = ("pick up the red cube", "pick up the blue cube")
 
@@ -29,15 +39,40 @@ class RecordingSettings:
 class ValueSettings:
     """Cross-fitted value model and advantages.
 
-    ``n_step`` is the look-ahead N of the advantage in frames; ``positive_fraction`` the share of a
-    task's frames, corrections apart, that count as positive.
+    ``network`` is "small" (from scratch) or "vlm" (a pretrained ``backbone``, a folder or hub id, of which
+    ``tune`` is trained; an id is fetched only with ``allow_download``). ``n_step`` is the look-ahead N of
+    the advantage in frames, ``n_seconds`` the same in seconds: one of them, or neither to look to the
+    episode's end. ``positive_fraction`` is the share of a task's frames, corrections apart, that count as
+    positive; ``failure_penalty`` what a failure costs, in lengths of the task's longest episode. ``workers``
+    processes train each model together; their number decides nothing but the order of sums.
     """
 
+    network: Literal["small", "vlm"] = "small"
+    backbone: str = ""
+    allow_download: bool = False
+    tune: Literal["frozen", "lora", "full"] = "lora"
     folds: int = 2
     members: int = 2
     steps: int = 400
-    n_step: int = 10
+    n_step: int | None = 10
+    n_seconds: float | None = None
     positive_fraction: float = 0.3
+    failure_penalty: float = 1.0
+    device: str = "cpu"
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        """Rejects contradictions."""
+        if self.n_step is not None and self.n_seconds is not None:
+            raise InputError(
+                f"look-ahead of {self.n_step} frames and of {self.n_seconds} s: give one of them"
+            )
+        if (self.network == "vlm") != bool(self.backbone):
+            raise InputError(
+                "a vlm value network needs a backbone, the folder of a Hugging Face checkpoint"
+                if self.network == "vlm"
+                else f"the backbone {self.backbone!r} is for a vlm value network: choose network vlm"
+            )
 
 
 @dataclass(frozen=True)
@@ -65,7 +100,14 @@ class LoopSettings:
     policy: PolicySettings = field(default_factory=PolicySettings)
     evaluation_starts: int = 200
     seed: int = 0
+    quick: bool = False  # few of everything; then recap.toml does not say how much is trained
 
+
+_SIZES = ("folds", "members", "steps")
+# Fresh weights on frozen features learn as fast as a small network; pretrained ones are only nudged.
+_VLM_LEARNING_RATES = {"frozen": 5e-4, "lora": 2e-4, "full": 2e-5}
+# The small network's is there because it learns a hundred episodes by heart.
+_VLM_WEIGHT_DECAY = 0.01
 
 FULL = LoopSettings()
 QUICK = replace(
@@ -80,6 +122,7 @@ QUICK = replace(
     value=replace(FULL.value, members=1, steps=60),
     policy=replace(FULL.policy, base_steps=120, fine_tune_steps=80),
     evaluation_starts=20,
+    quick=True,
 )
 
 
@@ -108,4 +151,81 @@ def resized(
         policy = replace(policy, base_steps=policy_steps, fine_tune_steps=policy_steps)
     if value_steps is not None:
         value = replace(value, steps=value_steps)
-    return LoopSettings(recording, value, policy, starts or settings.evaluation_starts, seed)
+    starts = starts or settings.evaluation_starts
+    return replace(
+        settings, recording=recording, value=value, policy=policy, evaluation_starts=starts, seed=seed
+    )
+
+
+def settings_from_site(settings: LoopSettings, site: SiteConfig) -> LoopSettings:
+    """The settings with what ``[value]`` of ``recap.toml`` says; what the command line says comes after.
+
+    ``--quick`` stays quick: folds, members and steps are then not taken from the file. Raises
+    ``InputError`` naming the file for what contradicts itself.
+    """
+    with site.named_in_errors():
+        return replace(settings, value=value_with(settings.value, site.value, sizes=not settings.quick))
+
+
+def value_with(value: ValueSettings, said: ValueSection, *, sizes: bool = True) -> ValueSettings:
+    """``value`` with what ``said`` says; without ``sizes`` folds, members and steps stay as they are."""
+    changes = {f.name: getattr(said, f.name) for f in fields(said) if getattr(said, f.name) is not None}
+    if not sizes:
+        changes = {name: found for name, found in changes.items() if name not in _SIZES}
+    if "n_seconds" in changes:
+        changes["n_step"] = None
+    elif "n_step" in changes:
+        changes["n_seconds"] = None
+        changes["n_step"] = None if said.n_step == TO_THE_END else said.n_step
+    if changes.get("network") == "small":
+        changes["backbone"] = ""
+    elif "backbone" in changes:
+        changes["network"] = "vlm"
+    return replace(value, **changes)
+
+
+def value_training(settings: LoopSettings) -> ValueTrainingConfig:
+    """How the value models are trained: its ``to_parameters()`` are in the keys of all that need values.
+
+    A pretrained backbone is named by the digest of its files. Raises ``InputError`` where it cannot be
+    read. Imports torch.
+    """
+    from value_model.training_config import ValueTrainingConfig
+
+    value = settings.value
+    config = ValueTrainingConfig(
+        network=_network(settings),
+        folds=value.folds,
+        members=value.members,
+        steps=value.steps,
+        failure_penalty=value.failure_penalty,
+        seed=settings.seed,
+        device=value.device,
+    )
+    if value.network == "small":
+        return config
+    return replace(
+        config,
+        learning_rate=_VLM_LEARNING_RATES[value.tune],
+        weight_decay=_VLM_WEIGHT_DECAY,
+        # On a CPU bfloat16 saves nothing, and is emulated on many.
+        precision="bfloat16" if value.device != "cpu" else "float32",
+    )
+
+
+def _network(settings: LoopSettings) -> NetworkConfig:
+    from value_model.network import SmallNetworkConfig, VlmNetworkConfig, pin_backbone
+
+    value, size = settings.value, settings.recording.image_size
+    if value.network == "small":
+        return SmallNetworkConfig(image_size=size)
+    return pin_backbone(
+        VlmNetworkConfig(
+            # Steps may run elsewhere, and later from another folder.
+            backbone=str(Path(value.backbone).resolve()) if Path(value.backbone).is_dir() else value.backbone,
+            allow_download=value.allow_download,
+            tune=value.tune,
+            image_size=size,
+            precision="bfloat16" if value.device != "cpu" else "float32",
+        )
+    )

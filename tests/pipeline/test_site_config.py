@@ -18,6 +18,7 @@ from pipeline.site_config import (
     SiteConfig,
     load_site_config,
 )
+from pipeline.site_value import ValueSection
 
 FULL = """
 tasks = ["pick up the red cube", "открой ящик"]
@@ -40,6 +41,15 @@ max_gib = 1.5
 [labels]
 double_share = 0.2
 reviewers = ["ana", "Бо"]
+[value]
+network = "vlm"
+backbone = "/models/siglip"
+tune = "lora"
+members = 3
+n_seconds = 1
+device = "cuda:1"
+[gate]
+fail_auc = 1
 """
 
 
@@ -59,6 +69,10 @@ def test_a_full_file_is_read(tmp_path: Path) -> None:
         defaults=DefaultsSection(operator="ana", rate_hz=20),
         cache=CacheSection(max_gib=1.5),
         labels=LabelsSection(double_share=0.2, reviewers=("ana", "Бо")),
+        value=ValueSection(
+            network="vlm", backbone="/models/siglip", tune="lora", members=3, n_seconds=1, device="cuda:1"
+        ),
+        gate={"fail_auc": 1.0},
     )
     assert pickle.loads(pickle.dumps(config)) == config
 
@@ -76,7 +90,7 @@ def test_no_file_and_an_empty_file_mean_the_simulated_arm(tmp_path: Path) -> Non
         (
             "taks = []",
             r"unknown key 'taks' in the top level; did you mean 'tasks'\? known are robot, cameras, "
-            "operator, tasks, defaults, cache, labels$",
+            "operator, tasks, defaults, cache, labels, value, gate$",
         ),
         ("[robot]\nip = '1'", r"unknown key 'ip' in \[robot\]"),
         ("[cameras.a]\ntype='x'\nfps=1", r"unknown key 'fps' in \[cameras.a\]"),
@@ -111,6 +125,26 @@ def test_no_file_and_an_empty_file_mean_the_simulated_arm(tmp_path: Path) -> Non
         ("[labels]\nreviewers = 'ana'", "labels.reviewers must be a list of names"),
         ("[labels]\nreviewers = ['']", "labels.reviewers must be a text"),
         ("[labels]\nreviewer = ['ana']", r"unknown key 'reviewer' in \[labels\]"),
+        ("[value]\nnetwork = 'large'", r"value.network must be 'small' or 'vlm', not 'large'"),
+        ("[value]\nnetwork = 3", "value.network must be 'small' or 'vlm', not 3"),
+        ("[value]\nnetwork = 'vlm'", 'value.network = "vlm" needs value.backbone'),
+        ("[value]\nnetwork = 'small'\ntune = 'lora'", 'are for value.network = "vlm"'),
+        ("[value]\ntune = 'half'", "value.tune must be"),
+        ("[value]\nfolds = 1", "value.folds must be a whole number, 2 or more, not 1"),
+        ("[value]\nmembers = 1.5", "value.members must be a whole number, 1 or more, not 1.5"),
+        ("[value]\nsteps = true", "value.steps must be a whole number"),
+        ("[value]\nworkers = 0", "value.workers must be a whole number"),
+        ("[value]\nn_step = 'start'", 'value.n_step must be a whole number, 1 or more or "end"'),
+        ("[value]\nn_step = 10\nn_seconds = 1.0", "are both given"),
+        ("[value]\nn_seconds = -1", "value.n_seconds must be a number above 0"),
+        ("[value]\nfailure_penalty = inf", "value.failure_penalty must be a number above 0"),
+        ("[value]\npositive_fraction = 1", "value.positive_fraction must lie between 0 and 1"),
+        ("[value]\npositive_fraction = nan", "value.positive_fraction must lie between 0 and 1"),
+        ("[value]\ndevice = ''", "value.device must be a text"),
+        ("[value]\npositiv_fraction = 0.3", r"unknown key 'positiv_fraction' in \[value\]; did you mean"),
+        ("[gate]\nfail_auc = 'high'", "gate.fail_auc must be a number"),
+        ("[gate]\nfail_auc = nan", "gate.fail_auc must be a number"),
+        ("gate = 3", "gate must be a table"),
         ("[defaults]\noperator = ' '", "defaults.operator must be a text"),
     ],
 )
