@@ -10,14 +10,16 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from collectors.clumsy_operator import ClumsyOperator, ClumsySkill, Drop
 from collectors.collection_loop import EpisodeSummary, LoopConfig, SimulatedClock
 from collectors.recording import record_episode
 from collectors.scripted_operators import ScriptedOperator, SkilledSkill, SloppySkill
@@ -32,7 +34,7 @@ from pipeline.workspace import Workspace
 _SIMULATED_EPOCH_NS = 1_700_000_000_000_000_000
 _EPISODE_SPACING_NS = 600_000_000_000
 
-PEOPLE = ("skilled", "sloppy", "observer", "supervisor")
+PEOPLE = ("skilled", "sloppy", "clumsy", "observer", "supervisor")
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,13 @@ class AnnotatorNotes:
         """Reads and writes ``simulation/annotator-notes.jsonl`` of the workspace."""
         self.path = workspace.root / "simulation" / "annotator-notes.jsonl"
 
-    def write(self, episode_id: str, succeeded: bool) -> None:
+    def write(self, episode_id: str, succeeded: bool, drop: Drop | None = None) -> None:
         """Appends one note; one write call, so that sessions side by side do not mix their lines."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        line = json.dumps({"episode": episode_id, "success": succeeded}) + "\n"
+        note: dict[str, Any] = {"episode": episode_id, "success": succeeded}
+        if drop is not None:
+            note["drop"] = drop.as_json()
+        line = json.dumps(note) + "\n"
         descriptor = os.open(self.path, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o644)
         try:
             os.write(descriptor, line.encode())
@@ -81,16 +86,23 @@ class AnnotatorNotes:
             os.close(descriptor)
 
     def read(self) -> dict[str, bool]:
-        """Every episode's note; a line that a killed session left unfinished is skipped."""
-        notes: dict[str, bool] = {}
+        """Whether each episode succeeded; a line that a killed session left unfinished is skipped."""
+        return {note["episode"]: note["success"] for note in self._notes()}
+
+    def drops(self) -> dict[str, Drop]:
+        """The dropped cubes that were planted, by episode; a clumsy person's others have none."""
+        # An episode that was repeated has two notes; the last tells of what is on the disk.
+        last = {note["episode"]: note.get("drop") for note in self._notes()}
+        return {episode_id: Drop(**drop) for episode_id, drop in last.items() if drop is not None}
+
+    def _notes(self) -> Iterator[dict[str, Any]]:
         if self.path.exists():
             for line in self.path.read_text().splitlines():
                 try:
-                    note = json.loads(line)
+                    note: dict[str, Any] = json.loads(line)
                 except json.JSONDecodeError:
                     continue
-                notes[note["episode"]] = note["success"]
-        return notes
+                yield note
 
 
 def run_session(
@@ -154,7 +166,8 @@ def _record(
     annotator = ScriptedAnnotator(robot)
 
     def take_note(_: EpisodeSummary) -> None:
-        AnnotatorNotes(workspace).write(info.id, annotator.judge() is Outcome.SUCCESS)
+        drop = operator.drop if isinstance(operator, ClumsyOperator) else None
+        AnnotatorNotes(workspace).write(info.id, annotator.judge() is Outcome.SUCCESS, drop)
 
     record_episode(
         workspace,
@@ -182,6 +195,8 @@ def _person(
         return observer(robot)
     if person == "supervisor":
         return ScriptedSupervisor(robot, rng)
+    if person == "clumsy":
+        return ClumsyOperator(robot, ClumsySkill(), rng)
     return ScriptedOperator(robot, SkilledSkill() if person == "skilled" else SloppySkill(), rng)
 
 
