@@ -9,7 +9,7 @@ episode's end looks like a success is ``p = (v - F) / (S - F)``, cut to 0..1. It
   ``c > 0.5``, so from 1 to 2, and else 0. From 1 on the queue asks a second person, see
   :mod:`pipeline.label_queue`;
 * unlabelled: ``0.99 max(1 - |2 p - 1|, s)``: nearest to the middle first. ``s`` is the mean of the score
-  ``spread`` over the same frames (standard deviation over ensemble members or folds), relative to
+  ``value_spread`` over the same frames (standard deviation over the models that scored them), relative to
   ``(S - F) / 2`` and at most 1; 0 in runs that do not publish a spread;
 * unlabelled without a value, or where S and F are unknown or S is not above F: 0.5, as nothing is known;
 * excluded, disputed and settled by a reviewer: 0.
@@ -30,6 +30,7 @@ from pathlib import Path
 from statistics import median
 
 from pipeline.durable_files import write_file
+from pipeline.frame_scores import VALUES_PREFIX
 from pipeline.labels import Label, LabelStore
 from pipeline.mapped_arrays import map_array
 from pipeline.workspace import Workspace
@@ -105,13 +106,17 @@ def priorities(
 
 
 def newest_run(cache: Path) -> str | None:
-    """The scoring run that was written last; ``None`` where there is none."""
+    """The scoring run that was written last; ``None`` where there is none.
+
+    One that holds an ensemble's values alone counts only where there is no other: it may be in the making.
+    """
     runs = []
     with suppress(OSError):
         for folder in (cache / "scores").iterdir():
             if folder.is_dir() and not folder.name.startswith("."):
-                runs.append((folder.stat().st_mtime_ns, folder.name))
-    return max(runs)[1] if runs else None
+                whole = not folder.name.startswith(VALUES_PREFIX)
+                runs.append((whole, folder.stat().st_mtime_ns, folder.name))
+    return max(runs)[-1] if runs else None
 
 
 def read_ends(cache: Path, run: str) -> dict[str, ValueEnd]:
@@ -158,7 +163,7 @@ def _remembered(folder: Path) -> dict[str, tuple[int, int, ValueEnd]]:
 def _read_end(folder: Path) -> ValueEnd | None:
     try:
         value = float(map_array(folder / "value")[-LAST_FRAMES:].mean())
-        spread = folder / "spread"
+        spread = folder / "value_spread"
         return ValueEnd(value, float(map_array(spread)[-LAST_FRAMES:].mean()) if spread.is_dir() else 0.0)
     except (OSError, ValueError, KeyError, TypeError):
         return None

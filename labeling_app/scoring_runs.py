@@ -2,7 +2,8 @@
 
 A scoring run publishes each episode's scores beside the frame cache (``pipeline.frame_scores``), under a
 name that is the beginning of its step's key; the step's folder ``steps/<name>/<key>/`` records the
-threshold of each task in ``thresholds.json``. Everything here only reads.
+threshold of each task in ``thresholds.json``. Runs that hold an ensemble's values alone, whose names begin
+with ``values-``, are what those are made from and not shown. Everything here only reads.
 
 An advantage above its task's threshold makes a frame positive. A person's corrections are positive whatever
 their advantage, and have no say in the threshold.
@@ -21,7 +22,7 @@ from pipeline.episode import Source
 from pipeline.episode_file import EpisodeReader
 from pipeline.errors import InputError
 from pipeline.frame_cache import FrameCache
-from pipeline.frame_scores import read_scores
+from pipeline.frame_scores import VALUES_PREFIX, read_scores
 from pipeline.guarded_reading import guarded_map
 from pipeline.workspace import IndexedEpisode, Workspace
 
@@ -64,13 +65,13 @@ class Moment:
 
 
 def scoring_runs(workspace: Workspace) -> list[ScoringRun]:
-    """The runs whose scores are there, newest first."""
+    """The runs whose advantages are there, newest first."""
     folder = workspace.cache / "scores"
     names = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
     runs = [
         ScoringRun(path.name, path.stat().st_mtime, recorded_thresholds(workspace, path.name))
         for path in names
-        if not path.name.startswith(".")
+        if not path.name.startswith((".", VALUES_PREFIX))
     ]
     return sorted(runs, key=lambda run: run.published, reverse=True)
 

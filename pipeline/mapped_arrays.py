@@ -61,9 +61,10 @@ def map_array(folder: Path) -> np.ndarray:
     Raises ``OSError``, ``KeyError`` or ``ValueError`` where it is not whole.
     """
     metadata = json.loads((folder / METADATA).read_text())
-    return map_file(
-        chunk_file(folder, len(metadata["shape"])), tuple(metadata["shape"]), metadata["data_type"]
-    )
+    # "/" puts the one chunk into folders of its own, see chunk_file; "." beside the metadata.
+    separator = metadata["chunk_key_encoding"]["configuration"]["separator"]
+    file = folder / separator.join(["c", *["0"] * len(metadata["shape"])])
+    return map_file(file, tuple(metadata["shape"]), metadata["data_type"])
 
 
 def map_file(file: Path, shape: tuple[int, ...], dtype: str) -> np.ndarray:

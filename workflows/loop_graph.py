@@ -6,6 +6,7 @@ starts anything what is already done.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,9 @@ from pipeline.label_snapshot import Snapshot
 from pipeline.workspace import Workspace
 from workflows import loop_steps, value_steps
 from workflows.settings import LoopSettings
-from workflows.step_code import CACHE, COLLECTING, DATASET, EVALUATING, TRAINING, VALUE
-from workflows.step_recipe import ExternalInput, Step
-from workflows.step_store import StepResult
+from workflows.step_code import CACHE, COLLECTING, DATASET, EVALUATING, TRAINING
+from workflows.step_recipe import Step
+from workflows.value_graph import AnyStep, ValueGraph
 
 # Scene seeds: recorded scenes and evaluated starts never meet.
 DEMONSTRATION_SCENES = {"skilled": 0, "sloppy": 100_000}
@@ -30,7 +31,6 @@ _SESSION_TITLES = {
     "supervisor": "roll out with a supervisor",
 }
 
-AnyStep = Step | StepResult
 BASE = "base"
 CHAMPION = "champion"
 CANDIDATE = "RECAP"
@@ -44,6 +44,7 @@ class TurnSteps:
 
     cache: list[Step]
     members: list[Step]
+    scores: Step
     advantages: Step
     dataset: Step
     recap: Step
@@ -58,6 +59,7 @@ class TurnSteps:
             *self.cache,
             *self.members,
             self.filtered,
+            self.scores,
             self.advantages,
             self.recap,
             self.dataset,
@@ -65,15 +67,22 @@ class TurnSteps:
         ]
 
 
-class LoopGraph:
+class LoopGraph(ValueGraph):
     """Makes the steps of a workspace under given settings."""
 
-    def __init__(self, workspace: Workspace, settings: LoopSettings, parts: int = 2) -> None:
-        """``parts``: how many pieces recordings and evaluations are cut into, to use several cores."""
-        self.settings = settings
+    def __init__(
+        self,
+        workspace: Workspace,
+        settings: LoopSettings,
+        parts: int = 2,
+        gate: Mapping[str, float] | None = None,
+    ) -> None:
+        """``parts``: how many pieces recordings and evaluations are cut into, to use several cores.
+
+        ``gate``: bounds that values must pass, by name; ``None``: those of the workspace's ``recap.toml``.
+        """
+        super().__init__(workspace, settings, gate)
         self.parts = parts
-        # The folder may move: what it holds enters keys through snapshots, not through its path.
-        self._workspace = ExternalInput(workspace.root, "workspace")
 
     def demonstrations(self, person: str, episodes: int) -> list[Step]:
         """A scripted person's demonstrations."""
@@ -154,13 +163,15 @@ class LoopGraph:
 
     def turn(self, snapshot: Snapshot, base: AnyStep) -> TurnSteps:
         """One turn: values, advantages, fine-tunes from ``base``, evaluations on paired starts."""
-        members = self._value_members(snapshot)
-        advantages = self._advantages(snapshot, members)
+        members = self.value_members(snapshot)
+        scores = self.score_values(snapshot, members)
+        advantages = self.advantages(snapshot, scores)
         recap = self._recap(snapshot, base, advantages)
         filtered = self._filtered(snapshot, base)
         return TurnSteps(
             cache=self.cache(snapshot),
             members=members,
+            scores=scores,
             advantages=advantages,
             dataset=self._dataset(snapshot, advantages),
             recap=recap,
@@ -195,42 +206,6 @@ class LoopGraph:
             )
             for k in range(self.parts)
         ]
-
-    def _value_members(self, snapshot: Snapshot) -> list[Step]:
-        value = self.settings.value
-        return [
-            Step(
-                "train_value",
-                value_steps.train_value_member,
-                self._sized(fold=fold, member=member, training=self._value_training()),
-                self._on(snapshot),
-                VALUE,
-                title=f"train value model {member + 1} of fold {fold + 1}",
-            )
-            for fold in range(value.folds)
-            for member in range(value.members)
-        ]
-
-    def _value_training(self) -> dict[str, Any]:
-        value = self.settings.value
-        return {
-            "folds": value.folds,
-            "members": value.members,
-            "steps": value.steps,
-            "seed": self.settings.seed,
-        }
-
-    def _advantages(self, snapshot: Snapshot, members: list[Step]) -> Step:
-        value = self.settings.value
-        advantage = {"horizon": value.n_step, "positive_fraction": value.positive_fraction}
-        return Step(
-            "advantages",
-            value_steps.score_and_label,
-            self._sized(training=self._value_training(), advantage=advantage),
-            {**self._on(snapshot), "members": members},
-            VALUE,
-            title="score frames, compute advantages",
-        )
 
     def _recap(self, snapshot: Snapshot, base: AnyStep, advantages: Step) -> Step:
         policy = self.settings.policy
@@ -282,12 +257,3 @@ class LoopGraph:
             seed=self.settings.seed,
             title="condition the dataset on the advantages",
         )
-
-    def _on(self, snapshot: Snapshot) -> dict[str, Any]:
-        return {
-            "workspace": self._workspace,
-            "snapshot": ExternalInput(snapshot.path, snapshot.digest),
-        }
-
-    def _sized(self, **parameters: Any) -> dict[str, Any]:
-        return {"image_size": self.settings.recording.image_size, **parameters}

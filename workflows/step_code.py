@@ -31,4 +31,34 @@ TRAINING = (
     "workflows.policy_training",
 )
 VALUE = ("value_model", *_FRAMES)
+# What decides the values that given models give to given frames; the name of a scoring run follows from it.
+SCORING = (
+    *(
+        f"value_model.{name}"
+        for name in (
+            "bins",
+            "checkpoint",
+            "frame_feed",
+            "inputs",
+            "network",
+            "scoring",
+            "scoring_models",
+            "scoring_pass",
+            "small_network",
+            "training_config",
+            "value_network",
+            "vlm_config",
+            "vlm_dual_encoder",
+            "vlm_files",
+            "vlm_generative",
+            "vlm_images",
+            "vlm_network",
+            "vlm_prompts",
+            "vlm_tuning",
+        )
+    ),
+    "pipeline.stored_frames",
+    "pipeline.frame_codec",
+    *CACHE,
+)
 EVALUATING = (*_ARM, "workflows.evaluation")

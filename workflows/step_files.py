@@ -1,9 +1,11 @@
 """The names of what the loop's steps leave in their folders."""
 
 CHECKPOINT = "checkpoint"
+VALUES_FILE = "values.npz"
 ADVANTAGES_FILE = "advantages.npz"
 THRESHOLDS_FILE = "thresholds.json"
 QUALITY_FILE = "value_quality.json"
+GATE_FILE = "gate.json"
 DATASET = "dataset"
 EVALUATION_FILE = "evaluation.json"
 TRAINING_FILE = "training.json"

@@ -9,14 +9,24 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.frame_cache import FrameCache, publish_scores
+from pipeline.errors import Failure
+from pipeline.frame_cache import FrameCache
+from pipeline.frame_scores import ScoreWriter, read_scores
 from pipeline.frame_table import FrameTable
-from pipeline.label_snapshot import SnapshotRow
+from pipeline.label_snapshot import SnapshotRow, read_snapshot
 from pipeline.workspace import Workspace
 from value_model.advantages import AdvantageConfig, FrameAdvantages, label_frames
 from value_model.returns import usable_outcomes
 from workflows.snapshot_table import snapshot_table
-from workflows.step_files import ADVANTAGES_FILE, CHECKPOINT, DATASET, QUALITY_FILE, THRESHOLDS_FILE
+from workflows.step_files import (
+    ADVANTAGES_FILE,
+    CHECKPOINT,
+    DATASET,
+    GATE_FILE,
+    QUALITY_FILE,
+    THRESHOLDS_FILE,
+    VALUES_FILE,
+)
 
 Progress = Callable[[int, int], None]
 
@@ -31,17 +41,32 @@ def train_value_member(
     member: int,
     training: dict[str, Any],
     progress: Progress,
+    workers: int = 1,
 ) -> dict[str, Any]:
-    """Trains one member of the value ensemble on the episodes outside its fold."""
-    from value_model.training import ValueTrainingConfig, train_fold
+    """Trains one member of the value ensemble on the episodes outside its fold.
+
+    A training that was killed goes on where it last looked at its validation episodes.
+    """
+    from value_model.training_config import ValueTrainingConfig
+    from workflows.value_training import resume_path, train_member
 
     table, rows = snapshot_table(workspace, snapshot, image_size)
-    config = ValueTrainingConfig(**training)
-    result = train_fold(table, _outcomes(rows), config, fold, member, out / CHECKPOINT, progress)
+    config = ValueTrainingConfig.from_parameters(training)
+    result = train_member(
+        table,
+        _outcomes(rows),
+        config,
+        fold,
+        member,
+        out / CHECKPOINT,
+        progress,
+        resume=resume_path(workspace, out),
+        workers=workers,
+    )
     return {"fold": fold, "member": member, "loss": result.best_loss, "steps": result.steps_done}
 
 
-def score_and_label(
+def score_values(
     out: Path,
     *,
     workspace: Path,
@@ -49,25 +74,70 @@ def score_and_label(
     members: list[Path],
     image_size: int,
     training: dict[str, Any],
-    advantage: dict[str, Any],
     progress: Progress,
 ) -> dict[str, Any]:
-    """Scores every frame out of fold and turns values into advantages, thresholds and indicators."""
-    from value_model.calibration import measure_quality
-    from value_model.checkpoint import read_record
-    from value_model.scoring import score
-    from value_model.training import ValueTrainingConfig
+    """Gives every frame of the snapshot's episodes its value, out of fold; labels have no part in it.
 
-    table, rows = snapshot_table(workspace, snapshot, image_size)
+    What other snapshots' episodes and these models have in common was scored before and is not scored
+    again (:mod:`workflows.scoring_pool`). The values are kept here too: the cache may be removed.
+    """
+    from workflows.scoring_pool import score_workspace
+    from workflows.value_ensemble import ValueEnsemble
+
+    store = Workspace(workspace)
+    ids = [row.episode_id for row in read_snapshot(snapshot)]
+    ensemble = ValueEnsemble(tuple(checkpoint_of(member) for member in members), training, image_size, "")
+    result = score_workspace(store, ensemble, ids, progress=progress)
+    result.require_all()
+    cache = FrameCache(store.cache, image_size)
+    found = [read_scores(cache, result.run, episode_id) for episode_id in ids]
+    np.savez(
+        out / VALUES_FILE,
+        value=np.concatenate([scores["value"] for scores in found]),
+        value_spread=np.concatenate([scores["value_spread"] for scores in found]),
+        length=np.array([len(scores["value"]) for scores in found]),
+        episode_ids=np.array(ids),
+    )
+    return {
+        "run": result.run,
+        "scored": result.scored,
+        "reused": result.reused,
+        "frames": result.frames,
+        "workers": result.workers,
+    }
+
+
+def compute_advantages(
+    out: Path,
+    *,
+    workspace: Path,
+    snapshot: Path,
+    scores: Path,
+    image_size: int,
+    training: dict[str, Any],
+    advantage: dict[str, Any],
+    gate: dict[str, float],
+) -> dict[str, Any]:
+    """Turns values and labels into advantages, thresholds and indicators, and judges the values.
+
+    The gate's verdict is written down and stops nothing here: what follows from it is the driver's to say.
+    """
+    from value_model.calibration import measure_quality
+    from value_model.comparators import BASELINES
+    from value_model.gate import EpisodeFacts, GateConfig, judge
+    from value_model.training_config import ValueTrainingConfig
+
+    table, rows = snapshot_table(workspace, snapshot, image_size, preload=False)
     outcomes = _outcomes(rows)
-    config = ValueTrainingConfig(**training)
-    folders = [member / CHECKPOINT for member in members]
-    records = [(read_record(folder).fold, read_record(folder).member, folder) for folder in folders]
-    values = score(table, records, config, progress)
-    labelled = label_frames(table, values, outcomes, config.failure_penalty, AdvantageConfig(**advantage))
+    config = ValueTrainingConfig.from_parameters(training)
+    penalty = config.failure_penalty
+    values, spread = _values_of(scores, table)
+    chosen = AdvantageConfig(**advantage)
+    labelled = label_frames(table, values, outcomes, penalty, chosen)
     np.savez(
         out / ADVANTAGES_FILE,
         value=values,
+        value_spread=spread,
         advantage=labelled.advantages,
         returns=labelled.returns,
         indicator=labelled.indicators,
@@ -78,17 +148,33 @@ def score_and_label(
         episode_ids=np.array(table.episode_ids),
     )
     (out / THRESHOLDS_FILE).write_text(json.dumps(labelled.thresholds, indent=1))
-    quality = measure_quality(table, values, outcomes, config.failure_penalty, labelled.indicators)
+    rivals = {baseline.name: baseline.score(table, outcomes, config) for baseline in BASELINES}
+    quality = measure_quality(table, values, outcomes, penalty, labelled.indicators, rivals)
     (out / QUALITY_FILE).write_text(quality.to_json())
-    _publish(FrameCache(Workspace(workspace).cache, image_size), out, table, values, labelled)
-    return {"correlation": quality.correlation, "thresholds": labelled.thresholds}
+    report = judge(
+        table,
+        values,
+        outcomes,
+        labelled,
+        penalty,
+        rivals,
+        EpisodeFacts.of_rows(rows),
+        GateConfig.from_site(gate),
+        chosen.positive_fraction,
+    )
+    (out / GATE_FILE).write_text(report.to_json())
+    _publish(FrameCache(Workspace(workspace).cache, image_size), out, table, values, spread, labelled)
+    return {
+        "correlation": quality.correlation,
+        "thresholds": labelled.thresholds,
+        "gate_passed": report.passed,
+    }
 
 
 def build_episode_dataset(
     out: Path, *, workspace: Path, snapshot: Path, progress: Progress
 ) -> dict[str, Any]:
     """Writes the LeRobotDataset v3 of the snapshot's labelled episodes, with bare tasks."""
-    from pipeline.label_snapshot import read_snapshot
     from pipeline.lerobot_dataset import export_dataset
 
     store = Workspace(workspace)
@@ -147,19 +233,50 @@ def _outcomes(rows: list[SnapshotRow]) -> dict[str, str | None]:
     )
 
 
+def checkpoint_of(member: Path) -> Path:
+    """The checkpoint's folder within a training step's, or the folder itself where no step made it."""
+    inside = member / CHECKPOINT
+    return inside if inside.is_dir() else member
+
+
+def _values_of(scores: Path, table: FrameTable) -> tuple[np.ndarray, np.ndarray]:
+    """The values and spreads that a scoring step has for the table's frames, float32 ``(N,)`` each.
+
+    Raises ``Failure`` where they are of other frames: an episode was recorded anew in between.
+    """
+    with np.load(scores / VALUES_FILE) as stored:
+        same = stored["episode_ids"].tolist() == table.episode_ids
+        if not same or not np.array_equal(stored["length"], table.lengths):
+            raise Failure(
+                "the episodes' frames are not those that were scored, they have been changed meanwhile: "
+                f"remove {scores} and try again"
+            )
+        return stored["value"], stored["value_spread"]
+
+
 def _publish(
-    cache: FrameCache, out: Path, table: FrameTable, values: np.ndarray, labelled: FrameAdvantages
+    cache: FrameCache,
+    out: Path,
+    table: FrameTable,
+    values: np.ndarray,
+    spread: np.ndarray,
+    labelled: FrameAdvantages,
 ) -> None:
     """Puts each episode's scores beside its cached frames, under the step's key as the scoring run."""
-    run = scoring_run(out)
-    for i, episode_id in enumerate(table.episode_ids):
-        rows = table.frames_of(i)
-        scores = {"value": values[rows]}
-        if np.isfinite(labelled.advantages[rows]).all():
-            scores["advantage"] = labelled.advantages[rows]
-        publish_scores(cache, run, episode_id, scores)
+    with ScoreWriter(cache, scoring_run(out)) as writer:
+        for i, episode_id in enumerate(table.episode_ids):
+            rows = table.frames_of(i)
+            scores = {"value": values[rows], "value_spread": spread[rows]}
+            if np.isfinite(labelled.advantages[rows]).all():
+                scores["advantage"] = labelled.advantages[rows]
+            writer.publish(episode_id, scores)
 
 
 def scoring_run(out: Path) -> str:
-    """The name of a scoring run: the first part of the key in its step's (perhaps partial) folder name."""
-    return out.name.strip(".").split(".")[0][:16]
+    """The name of a scoring run: the first part of the key of its step."""
+    return step_key(out)[:16]
+
+
+def step_key(out: Path) -> str:
+    """A step's key, from the name of its (perhaps partial) folder."""
+    return out.name.strip(".").split(".")[0]

@@ -103,3 +103,18 @@ def test_damaged_scores_are_left_out(workspace: Workspace) -> None:
     (cache.scores_folder("run", "e1") / "value" / "zarr.json").write_text("{")
     assert set(read_ends(workspace.cache, "run")) == {"e0"}
     assert newest_run(workspace.root / "nowhere") is None
+
+
+def test_the_models_disagreement_is_read_and_values_alone_serve_where_there_is_nothing_else(
+    workspace: Workspace,
+) -> None:
+    cache = FrameCache(workspace.cache, 16)
+    spread = np.concatenate([np.zeros(15), np.full(5, 0.25)]).astype(np.float32)
+    publish_scores(
+        cache, "values-0123", "e0", {"value": np.zeros(20, np.float32) - 0.5, "value_spread": spread}
+    )
+    assert newest_run(workspace.cache) == "values-0123"
+    assert read_ends(workspace.cache, "values-0123") == {"e0": ValueEnd(-0.5, 0.25)}
+    publish(cache, "run", {"e0": -0.25})
+    os.utime(workspace.cache / "scores" / "run", (1, 1))
+    assert newest_run(workspace.cache) == "run", "values alone may be in the making"

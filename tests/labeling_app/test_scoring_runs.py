@@ -64,6 +64,7 @@ def test_the_threshold_is_that_of_the_runs_own_step(workspace: Workspace) -> Non
         step.mkdir(parents=True)
         (step / "thresholds.json").write_text(json.dumps({"pick up": value}))
         (workspace.cache / "scores" / key[:16]).mkdir(parents=True)
+    (workspace.cache / "scores" / "values-0123").mkdir()  # of an ensemble, without advantages
     (workspace.steps / "advantages" / ("cccc" * 8)).mkdir()
     (workspace.steps / "advantages" / ("cccc" * 8) / "thresholds.json").write_text("[broken")
     assert recorded_thresholds(workspace, "bbbb" * 4) == {"pick up": 0.2}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from pipeline.errors import InputError
 from pipeline.frame_cache import FrameCache, publish_scores, read_scores
+from pipeline.frame_scores import ScoreWriter, remove_unfinished_scores, scored_content
 
 
 @pytest.fixture
@@ -65,3 +67,53 @@ def test_scores_that_make_no_sense_are_refused(
     with pytest.raises(InputError, match=message):
         publish_scores(cache, "a", "e1", scores)
     assert not cache.scores_folder("a", "e1").exists()
+
+
+def test_scores_say_of_which_frames_they_are_and_damaged_ones_count_for_none(cache: FrameCache) -> None:
+    with ScoreWriter(cache, "a") as writer:
+        writer.publish("e1", {"value": np.ones(3), "value_spread": np.zeros(3)}, content="key-1")
+        writer.publish("e2", {"value": np.ones(3)}, content="key-2")
+        writer.publish("e2", {"value": np.zeros(3)}, content="key-3")
+    publish_scores(cache, "a", "e3", {"value": np.ones(3)})
+    assert [scored_content(cache, "a", f"e{i}") for i in range(1, 5)] == ["key-1", "key-3", "", None]
+    assert sorted(path.name for path in cache.scores_folder("a", "e1").parent.iterdir()) == ["e1", "e2", "e3"]
+    file = cache.scores_folder("a", "e1") / "value" / "c.0"
+    file.write_bytes(b"\0" * 12)  # zeros in place of data, as a power cut may leave them
+    assert scored_content(cache, "a", "e1") is None
+    with pytest.raises(InputError, match="are damaged"):
+        read_scores(cache, "a", "e1")
+    file.write_bytes(b"")
+    assert scored_content(cache, "a", "e1") is None
+    with ScoreWriter(cache, "a") as writer:
+        writer.publish("e1", {"value": np.ones(3)}, content="key-4")
+    assert scored_content(cache, "a", "e1") == "key-4"
+
+
+def test_writers_at_the_same_time_leave_whole_episodes_and_nothing_else(cache: FrameCache) -> None:
+    def write(number: int) -> None:
+        with ScoreWriter(cache, "a") as writer:
+            for _ in range(20):
+                for episode in range(5):
+                    scores = {"value": np.full(4, number), "advantage": np.full(4, number)}
+                    writer.publish(f"e{episode}", scores, content=str(number))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    for episode in range(5):
+        scores = read_scores(cache, "a", f"e{episode}")
+        assert len({*scores["value"], *scores["advantage"]}) == 1
+        assert scored_content(cache, "a", f"e{episode}") == str(int(scores["value"][0]))
+    assert len(list(cache.scores_folder("a", "e0").parent.iterdir())) == 5
+
+
+def test_what_a_killed_writer_left_is_removed_and_a_living_ones_work_is_not(cache: FrameCache) -> None:
+    with ScoreWriter(cache, "a") as writer:
+        folder = cache.scores_folder("a", "e1").parent
+        (living,) = folder.iterdir()
+        dead = folder / f"{living.name}x"
+        (dead / "0" / "value").mkdir(parents=True)
+        remove_unfinished_scores(cache, "a")
+        assert list(folder.iterdir()) == [living]
+        writer.publish("e1", {"value": np.ones(3)})
+    assert [path.name for path in folder.iterdir()] == ["e1"]
+    remove_unfinished_scores(cache, "never")

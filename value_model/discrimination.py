@@ -1,0 +1,156 @@
+"""Whether values tell successes from failures: pairs of episodes, at equal parts or at equal ages.
+
+The area under the ROC curve is the chance that a success is valued above a failure, ties counting one
+half (Mann & Whitney 1947; Hanley & McNeil 1982). Only pairs within one *stratum* are compared, a task or
+a task and one operator, and the pairs of all strata are pooled. What is beyond chance is asked of shuffled
+outcomes: within each stratum, whole episodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import rankdata
+
+from pipeline.episode import Outcome
+from pipeline.frame_table import FrameTable
+from value_model.returns import Outcomes, episode_outcomes
+
+EPISODE_PARTS = (0.25, 0.5, 0.75)
+
+
+@dataclass(frozen=True)
+class Contest:
+    """The episodes that can be compared: E of them, with S scores each (at S moments of the episode).
+
+    ``scores`` (S, E) float64, NaN where an episode has ended before that moment. ``won`` (E,) bool.
+    ``stratum`` (E,) int64. ``rows`` (E,) int64: their positions in the table.
+    """
+
+    scores: np.ndarray
+    won: np.ndarray
+    stratum: np.ndarray
+    rows: np.ndarray
+
+    def auc(self, won: np.ndarray | None = None) -> np.ndarray:
+        """The mean over the moments of the pooled AUC, ``(P,)``; NaN where there is no pair at any.
+
+        ``won`` is ``(P, E)`` bool, other outcomes to judge the same scores by; default: the real ones.
+        """
+        outcomes = self.won[None] if won is None else won
+        found = np.stack([pooled_auc(s, outcomes, self.stratum) for s in self.scores])
+        known = ~np.isnan(found)
+        total = np.where(known, found, 0.0).sum(axis=0)
+        return np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan)
+
+    def pairs(self) -> int:
+        """How many pairs of a success and a failure share a stratum, at the moment that has most."""
+        return max(
+            sum(
+                int((self.won & here).sum()) * int((~self.won & here).sum())
+                for here in (~np.isnan(s) & (self.stratum == k) for k in np.unique(self.stratum))
+            )
+            for s in self.scores
+        )
+
+    def shuffled(self, permutations: int, rng: np.random.Generator) -> np.ndarray:
+        """AUCs of outcomes shuffled within strata, ``(permutations,)``: what chance gives."""
+        won = np.repeat(self.won[None], permutations, axis=0)
+        for k in np.unique(self.stratum):
+            here = np.flatnonzero(self.stratum == k)
+            won[:, here] = rng.permuted(won[:, here], axis=1)
+        return self.auc(won)
+
+    def p_value(self, permutations: int, rng: np.random.Generator) -> float:
+        """How often shuffled outcomes give an AUC as high as the real ones; 1 where there is no pair."""
+        observed = float(self.auc()[0])
+        return 1.0 if np.isnan(observed) else p_value(observed, self.shuffled(permutations, rng))
+
+    def within(self, factor: Sequence[str]) -> Contest:
+        """The same, with pairs only of episodes that also share ``factor`` (one entry per table row)."""
+        levels = np.unique(np.asarray(factor, dtype=object)[self.rows].astype(str), return_inverse=True)[1]
+        refined = np.unique(np.stack([self.stratum, levels]), axis=1, return_inverse=True)[1]
+        return Contest(self.scores, self.won, refined.reshape(-1).astype(np.int64), self.rows)
+
+
+def contest(
+    table: FrameTable,
+    values: np.ndarray,
+    outcomes: Outcomes,
+    parts: Sequence[float] = EPISODE_PARTS,
+    *,
+    same_age: bool,
+) -> Contest:
+    """Sets every task's successes against its failures, by their values at ``parts`` of the episode.
+
+    ``same_age``: at that part of the task's *median success* in all episodes that last longer, so that
+    the clock alone gives 0.5; otherwise at that part of each one's own length, where episodes that last
+    longer are older and even the clock tells them apart. Tasks with one outcome only are left out.
+    """
+    found = np.array([o or "" for o in episode_outcomes(table, outcomes)], dtype=object)
+    tasks = np.array(table.tasks, dtype=object)
+    lengths, starts = np.asarray(table.lengths), np.asarray(table.starts)
+    won = found == Outcome.SUCCESS
+    rows, strata, scores = [], [], []
+    for k, task in enumerate(dict.fromkeys(table.tasks)):
+        here = np.flatnonzero((tasks == task) & (found != ""))
+        if not won[here].any() or won[here].all():
+            continue
+        rows.append(here)
+        strata.append(np.full(len(here), k))
+        median = np.median(lengths[here][won[here]])
+        scores.append(
+            [_at(values, starts[here], lengths[here], p, median if same_age else None) for p in parts]
+        )
+    if not rows:
+        nothing = np.zeros(0, dtype=np.int64)
+        return Contest(np.zeros((len(parts), 0)), nothing.astype(bool), nothing, nothing)
+    chosen = np.concatenate(rows)
+    return Contest(
+        np.concatenate([np.stack(s) for s in scores], 1), won[chosen], np.concatenate(strata), chosen
+    )
+
+
+def auc_at(
+    table: FrameTable, values: np.ndarray, outcomes: Outcomes, part: float, *, same_age: bool
+) -> float | None:
+    """The pooled AUC at one part of the episode, see :func:`contest`; ``None`` without a pair."""
+    return known(contest(table, values, outcomes, (part,), same_age=same_age).auc()[0])
+
+
+def p_value(observed: float, by_chance: np.ndarray) -> float:
+    """The share of chance results that reach what was observed, itself counted (Phipson & Smyth 2010)."""
+    usable = by_chance[~np.isnan(by_chance)]
+    return float((1 + (usable >= observed - 1e-12).sum()) / (1 + len(usable)))
+
+
+def known(number: float) -> float | None:
+    """The number, or ``None`` for NaN: JSON has no word for it."""
+    return None if np.isnan(number) else float(number)
+
+
+def _at(
+    values: np.ndarray, starts: np.ndarray, lengths: np.ndarray, part: float, median: float | None
+) -> np.ndarray:
+    if median is None:
+        return np.asarray(values[starts + (part * (lengths - 1)).astype(np.int64)], dtype=np.float64)
+    age = int(part * median)
+    reached = lengths > age
+    return np.where(reached, values[np.where(reached, starts + age, starts)], np.nan).astype(np.float64)
+
+
+def pooled_auc(score: np.ndarray, won: np.ndarray, stratum: np.ndarray) -> np.ndarray:
+    """The AUC over all pairs within a stratum, ``(P,)``; NaN without a pair.
+
+    From scores ``(E,)`` (NaN: takes no part), P times outcomes ``(P, E)`` bool and strata ``(E,)``, by the
+    sum of the winners' ranks.
+    """
+    right, pairs = np.zeros(len(won)), np.zeros(len(won))
+    for k in np.unique(stratum):
+        here = np.flatnonzero((stratum == k) & ~np.isnan(score))
+        first = won[:, here].sum(axis=1)
+        right += won[:, here] @ rankdata(score[here]) - first * (first + 1) / 2
+        pairs += first * (len(here) - first)
+    return np.where(pairs > 0, right / np.maximum(pairs, 1), np.nan)
