@@ -12,19 +12,28 @@ from workflows.ledger import Ledger
 from workflows.memory_meter import MemoryMeter
 from workflows.settings import LoopSettings
 from workflows.steps import StepRunner
-from workflows.summary import turn_summary
+from workflows.summary import gate_lines, turn_summary
+from workflows.value_gate import GateClosed
 
 
-def demo(root: Path, settings: LoopSettings, say: Callable[[str], None] = print) -> TurnResult:
+def demo(
+    root: Path, settings: LoopSettings, say: Callable[[str], None] = print, accept_values: bool = False
+) -> TurnResult:
     """Runs the demo in the workspace ``root`` and says how it went.
 
     What an earlier run of the same settings computed there is used again; a killed run is continued.
-    Raises ``InputError`` where another command works in that workspace, or where nothing can be drawn.
+    Raises ``InputError`` where another command works in that workspace, or where nothing can be drawn;
+    ``GateClosed`` where the values do not pass the gate, unless ``accept_values``.
     """
     began = time.monotonic()
     workspace = Workspace(root).create()
     with MemoryMeter() as memory, StepRunner(workspace) as runner:
-        result = run_demo(Loop(workspace, settings, runner, Ledger(workspace)))
+        try:
+            result = run_demo(Loop(workspace, settings, runner, Ledger(workspace), accept_values))
+        except GateClosed as closed:
+            for line in gate_lines(closed):
+                say(line)
+            raise
         computed, reused = len(runner.computed), len(runner.reused)
     for line in turn_summary(result, root):
         say(line)

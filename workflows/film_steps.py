@@ -91,3 +91,10 @@ def report(out: Path, **gathered: Any) -> dict[str, Any]:
     from workflows.report_data import write_iteration_report
 
     return write_iteration_report(out, **gathered)
+
+
+def values_report(out: Path, **gathered: Any) -> dict[str, Any]:
+    """Writes the page about values alone; see :func:`workflows.report_data.write_values_report`."""
+    from workflows.report_data import write_values_report
+
+    return write_values_report(out, **gathered)

@@ -2,7 +2,7 @@
 
 :func:`improve` is one turn, from whatever episodes and labels there are to a decision; the demo puts
 scripted people in front of it. All work is durable steps; what happens here, in the driver, is what
-must happen once and in order: labels, the decision, the champion, the ledger, links for people.
+must happen once and in order: labels, the gate, the decision, the champion, the ledger, links for people.
 """
 
 from __future__ import annotations
@@ -12,21 +12,22 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pipeline.errors import InputError
-from pipeline.label_snapshot import Snapshot, freeze
-from pipeline.labels import LabelStore
-from pipeline.workspace import EpisodeEntry, Workspace
+from pipeline.errors import Failure, InputError
+from pipeline.label_snapshot import Snapshot
+from pipeline.workspace import Workspace
 from workflows.comparison import PairedDifference, Performance, paired_difference, performance
 from workflows.evaluation import read_attempts
 from workflows.ledger import Ledger
-from workflows.loop_graph import BASE, CANDIDATE, CHAMPION, LoopGraph, TurnSteps
-from workflows.report_graph import Decision, report_step
+from workflows.loop_graph import ASKED_NEGATIVE, BASE, CANDIDATE, CHAMPION, LoopGraph, TurnSteps
+from workflows.report_graph import Decision, report_step, values_report_step
 from workflows.settings import LoopSettings
-from workflows.simulated_labelling import label_from_notes
 from workflows.step_files import CHECKPOINT, DATASET, REPORT_FILE
 from workflows.step_recipe import Step
 from workflows.step_store import StepResult
 from workflows.steps import StepRunner
+from workflows.turn_labels import freeze_labels, label_simulated, require_both_outcomes
+from workflows.value_ensemble import ValueEnsemble
+from workflows.value_gate import GateClosed, GateVerdict, keep_ensemble, read_gate, verdict
 
 SIGNIFICANCE = 0.05
 # A candidate that is faster but fails more often by over this share is not promoted.
@@ -38,6 +39,7 @@ class TurnResult:
     """What one turn of the loop gave."""
 
     iteration: int
+    gate: GateVerdict
     performances: dict[str, Performance]
     against: dict[str, PairedDifference]
     decision: Decision
@@ -49,12 +51,16 @@ class TurnResult:
 
 @dataclass(frozen=True)
 class Loop:
-    """A workspace at work: what every part of a turn needs."""
+    """A workspace at work: what every part of a turn needs.
+
+    ``accept_values``: a person answers for values that do not pass the gate.
+    """
 
     workspace: Workspace
     settings: LoopSettings
     runner: StepRunner
     ledger: Ledger
+    accept_values: bool = False
 
     @property
     def graph(self) -> LoopGraph:
@@ -70,14 +76,14 @@ def run_demo(loop: Loop) -> TurnResult:
         graph.demonstrations("skilled", recording.skilled_demonstrations)
         + graph.demonstrations("sloppy", recording.sloppy_demonstrations),
     )
-    label_simulated(loop, demonstrations)
+    label_simulated(loop.workspace, demonstrations)
     base = train_base(loop, demonstrations)
     rollouts = _record(
         loop,
         graph.rollouts("observer", recording.autonomous_rollouts, base)
         + graph.rollouts("supervisor", recording.supervised_rollouts, base),
     )
-    label_simulated(loop, rollouts)
+    label_simulated(loop.workspace, rollouts)
     return improve(loop, demonstrations + rollouts, base)
 
 
@@ -108,12 +114,21 @@ def base_of(loop: Loop, demonstrations: Sequence[str]) -> StepResult:
 
 
 def improve(loop: Loop, episode_ids: Sequence[str], base: StepResult) -> TurnResult:
-    """One turn: learns values, conditions, fine-tunes from ``base``, evaluates, decides, reports."""
+    """One turn: learns values, has them judged, fine-tunes from ``base``, evaluates, decides, reports.
+
+    Raises ``GateClosed`` where the values cannot be trusted; nothing is then fine-tuned on them, the ledger
+    and the champion stay as they are, and ``reports/values-<iteration>.html`` shows why.
+    """
     snapshot = freeze_labels(loop.workspace, episode_ids)
     require_both_outcomes(snapshot)
     turn = loop.graph.turn(snapshot, base)
     iteration = loop.ledger.iteration_of(turn.recap.key)
     reference = _add_champion(loop, turn, base, iteration)
+    gate = learn_values(loop, snapshot, turn)
+    if not gate.goes_on:
+        page = loop.runner.run(values_report_step(loop.workspace, snapshot, turn, iteration))
+        link = _link(loop.workspace.reports / f"values-{iteration}.html", page.path / REPORT_FILE)
+        raise GateClosed(gate.report, link)
     steps = turn.all()
     results = {step.key: done for step, done in zip(steps, loop.runner.run_all(steps), strict=True)}
     attempts = {
@@ -126,9 +141,12 @@ def improve(loop: Loop, episode_ids: Sequence[str], base: StepResult) -> TurnRes
         if name != CANDIDATE
     }
     decision = decide(against[reference], reference)
-    page = loop.runner.run(report_step(loop.workspace, snapshot, turn, base, iteration, reference, decision))
+    page = loop.runner.run(
+        report_step(loop.workspace, snapshot, turn, base, iteration, reference, decision, gate.note)
+    )
     result = TurnResult(
         iteration=iteration,
+        gate=gate,
         performances={name: performance(found) for name, found in attempts.items()},
         against=against,
         decision=decision,
@@ -143,9 +161,38 @@ def improve(loop: Loop, episode_ids: Sequence[str], base: StepResult) -> TurnRes
     return result
 
 
+def learn_values(loop: Loop, snapshot: Snapshot, turn: TurnSteps) -> GateVerdict:
+    """Trains the value models, scores every frame and has the values judged: the gate of the turn.
+
+    What needs no values (filtered BC, the evaluations of the others, the dataset's videos) is started with
+    it, so that no core is idle, and is not waited for.
+    """
+    needs_values = (CANDIDATE, ASKED_NEGATIVE)
+    others = [part for name, parts in turn.evaluations.items() if name not in needs_values for part in parts]
+    others += [step for step in turn.dataset.upstream() if step.key != turn.advantages.key]
+    for step in [*turn.cache, *turn.members, turn.filtered, turn.scores, turn.advantages, *others]:
+        loop.runner.submit(step)
+    members = loop.runner.run_all(turn.members)
+    advantages = loop.runner.run(turn.advantages)
+    parameters = turn.scores.parameters
+    keep_ensemble(
+        loop.workspace,
+        ValueEnsemble(
+            members=tuple(member.path / CHECKPOINT for member in members),
+            training=parameters["training"],
+            image_size=parameters["image_size"],
+            snapshot=snapshot.digest,
+        ),
+    )
+    report = read_gate(advantages.path)
+    if report is None:
+        raise Failure(f"{advantages.path} holds no judgement of the values: remove it and try again")
+    return verdict(report, quick=loop.settings.quick, accepted=loop.accept_values)
+
+
 def _add_champion(loop: Loop, turn: TurnSteps, base: StepResult, iteration: int) -> str:
     """Has the champion so far evaluated too, unless it is the base; returns who is to be beaten."""
-    before = [c for c in loop.ledger.champions() if c.iteration < iteration]
+    before = [c for c in loop.ledger.champions() if c.since < iteration]
     if not before or before[-1].key == base.key:
         return BASE
     champion = loop.runner.store.find(before[-1])
@@ -173,44 +220,6 @@ def decide(difference: PairedDifference, reference: str) -> Decision:
     return Decision(False, f"kept {reference}: not better beyond chance on the same starts ({facts})")
 
 
-def freeze_labels(workspace: Workspace, episode_ids: Sequence[str]) -> Snapshot:
-    """Freezes the labels of these episodes into ``snapshots/``, without those that a person excluded."""
-    wanted = set(episode_ids)
-    entries = [entry for entry in workspace.list_episodes() if entry.id in wanted]
-    missing = wanted - {entry.id for entry in entries}
-    if missing:
-        raise InputError(
-            f"episode {min(missing)} was recorded but is gone from {workspace.episodes}: "
-            "put it back, or start in a new workspace"
-        )
-    with LabelStore(workspace.labels_path) as store:
-        labels = store.current()
-        kept = [e for e in entries if e.id not in labels or labels[e.id].outcome != "exclude"]
-        return freeze(store, kept, workspace.root / "snapshots")
-
-
-def label_simulated(loop: Loop, episode_ids: Sequence[str]) -> int:
-    """Lets the scripted annotator label what nobody has labelled yet."""
-    with LabelStore(loop.workspace.labels_path) as store:
-        labelled = store.current()
-    if all(episode_id in labelled for episode_id in episode_ids):
-        return 0
-    wanted = set(episode_ids)
-    entries: list[EpisodeEntry] = [e for e in loop.workspace.list_episodes() if e.id in wanted]
-    return label_from_notes(loop.workspace, episode_ids, {e.id: e.info.task for e in entries})
-
-
-def require_both_outcomes(snapshot: Snapshot) -> None:
-    """A value model needs successes and failures; says which are missing."""
-    found = {row.outcome for row in snapshot.rows}
-    for outcome in ("success", "failure"):
-        if outcome not in found:
-            raise InputError(
-                f"no episode is labelled {outcome}: a value model needs successes and failures; "
-                "label some with 'recap label'"
-            )
-
-
 def _record(loop: Loop, steps: list[Step]) -> list[str]:
     results = loop.runner.run_all(steps)
     return sorted(episode for result in results for episode in result.result["episodes"])
@@ -225,6 +234,7 @@ def _conclude(loop: Loop, candidate: StepResult, used: list[StepResult], result:
             "performances": {name: asdict(found) for name, found in result.performances.items()},
             "promoted": result.decision.promoted,
             "reason": result.decision.reason,
+            "values_passed": result.gate.report.passed,
             "report": os.path.relpath(result.report, loop.workspace.root),
         },
     )

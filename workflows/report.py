@@ -8,29 +8,37 @@ makes the same bytes. When an episode's recording is not at hand its value is sh
 from __future__ import annotations
 
 import base64
-import json
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, StrictUndefined
 
-from pipeline.durable_files import write_file
 from pipeline.episode_file import EpisodeEntry
 from pipeline.errors import InputError
 from value_model.calibration import ValueQuality
+from value_model.gate_report import GateReport
 from workflows import report_figures as figures
 from workflows import report_tables as tables
 from workflows.comparison import PairedDifference, Performance
 from workflows.report_episodes import choose_episodes, episode_pictures
-from workflows.report_words import Tile, duration, headline, number, tiles
+from workflows.report_page import write_page
+from workflows.report_values import value_section
+from workflows.report_words import duration, headline, number, tiles
 
-__all__ = ["FRAME_COLUMNS", "ReportData", "StepOrigin", "choose_episodes", "write_report"]
+__all__ = [
+    "FRAME_COLUMNS",
+    "ReportData",
+    "StepOrigin",
+    "ValuesData",
+    "choose_episodes",
+    "write_report",
+    "write_values_page",
+]
 
 TEMPLATE = "report_template.html"
+VALUES_TEMPLATE = "values_template.html"
 FRAME_COLUMNS = (
     "episode_id",
     "task",
@@ -68,6 +76,8 @@ class ReportData:
     training_curves: (step, loss) by policy. episodes: all episodes in ``frames``. origins: by
     ``"performance"``, ``"advantages"``, ``"values"``, ``"training"``, ``"data"``. film: a GIF.
     annotators: how many episodes each person labelled. film_caption: how the film's starts were chosen.
+    gate: its report on the values, or ``None`` where the step is older than the gate. values_note: why the
+    turn went on where that report alone does not say so.
     """
 
     iteration: int
@@ -92,6 +102,8 @@ class ReportData:
     film: Path | None = None
     annotators: dict[str, int] = field(default_factory=dict)
     film_caption: str = ""
+    gate: GateReport | None = None
+    values_note: str = ""
 
     def __post_init__(self) -> None:
         """Raises ``InputError`` when a policy or a column of the frames is missing."""
@@ -107,13 +119,38 @@ class ReportData:
 
 def write_report(data: ReportData, out: Path) -> Path:
     """Writes the page to ``out`` atomically and returns it. Raises ``InputError`` for unusable data."""
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    source = resources.files("workflows").joinpath(TEMPLATE).read_text(encoding="utf-8")
-    page = environment.from_string(source).render(_context(data))
-    write_file(out, page.encode())
-    return out
+    return write_page(TEMPLATE, _context(data), out)
+
+
+@dataclass(frozen=True)
+class ValuesData:
+    """Everything on the page about values alone; fields as in :class:`ReportData`."""
+
+    iteration: int
+    title: str
+    robot: str
+    tasks: tuple[str, ...]
+    note: str
+    frames: pd.DataFrame
+    value_quality: dict[str, Any]
+    episodes: list[EpisodeEntry]
+    origins: dict[str, list[StepOrigin]]
+    gate: GateReport | None
+
+
+def write_values_page(data: ValuesData, out: Path) -> Path:
+    """Writes the page to ``out`` atomically and returns it."""
+    rates = {entry.id: entry.info.rate_hz for entry in data.episodes}
+    context = {
+        "data": data,
+        "values": value_section(data.frames, rates, data.gate, _quality(data.value_quality)),
+        "episode_pictures": episode_pictures(data.frames, data.episodes),
+    }
+    return write_page(VALUES_TEMPLATE, context, out)
+
+
+def _quality(document: dict[str, Any]) -> ValueQuality | None:
+    return ValueQuality.from_document(document) if document else None
 
 
 def _context(data: ReportData) -> dict[str, Any]:
@@ -121,7 +158,6 @@ def _context(data: ReportData) -> dict[str, Any]:
     frames = data.frames
     rates = {entry.id: entry.info.rate_hz for entry in data.episodes}
     per_episode = tables.per_episode(frames)
-    quality = ValueQuality.from_json(json.dumps(data.value_quality)) if data.value_quality else None
     has_advantages = bool(np.isfinite(frames["advantage"].to_numpy(float)).any())
     curves = {label: curve for label, curve in data.training_curves.items() if curve}
     return {
@@ -139,12 +175,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "share_rows": tables.share_rows(frames),
         "reason_rows": tables.reason_rows(frames),
         "episode_pictures": episode_pictures(frames, data.episodes),
-        "quality": quality,
-        "quality_tiles": _quality_tiles(quality) if quality else [],
-        "same_age": _same_age(quality) if quality else "",
-        "reliability": figures.reliability_figure(quality.reliability)
-        if quality and quality.reliability
-        else None,
+        "values": value_section(frames, rates, data.gate, _quality(data.value_quality)),
         "training": figures.training_figure(curves) if curves else None,
         "episode_rows": tables.episode_rows(frames, rates),
         "episode_count": len(per_episode),
@@ -153,22 +184,6 @@ def _context(data: ReportData) -> dict[str, Any]:
         "number": number,
         "duration": duration,
     }
-
-
-def _quality_tiles(quality: ValueQuality) -> list[Tile]:
-    def tile(title: str, value: float | None, digits: int) -> Tile:
-        return Tile(title, None, "–" if value is None else number(value, digits), "", "", "unclear")
-
-    shown = [tile("Correlation of value and return", quality.correlation, 2)]
-    for part, auc in quality.auc_by_part.items():
-        shown.append(tile(f"Tells success from failure at {part} (AUC)", auc, 2))
-    return [*shown, tile("Mean absolute error", quality.mean_absolute_error, 3)]
-
-
-def _same_age(quality: ValueQuality) -> str:
-    """``25% 0.66, 50% 0.71``, or nothing where no pair could be compared."""
-    known = [f"{part} {number(auc, 2)}" for part, auc in quality.auc_same_age.items() if auc is not None]
-    return ", ".join(known)
 
 
 def _film(path: Path | None) -> str | None:

@@ -16,7 +16,14 @@ from pipeline.workspace import Workspace
 from value_model.advantages import Reason
 from workflows.comparison import paired_difference, performance
 from workflows.evaluation import read_attempts
-from workflows.report import FRAME_COLUMNS, ReportData, StepOrigin, write_report
+from workflows.report import (
+    FRAME_COLUMNS,
+    ReportData,
+    StepOrigin,
+    ValuesData,
+    write_report,
+    write_values_page,
+)
 from workflows.step_files import (
     CHECKPOINT,
     FILM_FILE,
@@ -25,7 +32,13 @@ from workflows.step_files import (
     THRESHOLDS_FILE,
     TRAINING_FILE,
 )
+from workflows.value_gate import read_gate
 from workflows.value_steps import episode_columns
+
+_NOT_TRAINED = (
+    "Nothing was fine-tuned on them, and the champion stays. Mend what is marked below and run recap improve "
+    "again, or answer for them with --accept-values."
+)
 
 
 def write_iteration_report(
@@ -38,6 +51,7 @@ def write_iteration_report(
     trainings: list[Path],
     training_names: list[str],
     advantages: Path,
+    scores: Path,
     members: list[Path],
     dataset: Path,
     film: Path,
@@ -46,6 +60,7 @@ def write_iteration_report(
     reference: str,
     promoted: bool,
     decision: str,
+    values_note: str,
 ) -> dict[str, Any]:
     """Gathers what the steps left behind and writes ``report.html``.
 
@@ -83,16 +98,47 @@ def write_iteration_report(
         origins={
             "performance": _origins(evaluations),
             "advantages": _origins([advantages, dataset]),
-            "values": _origins([*members, advantages]),
+            "values": _origins([*members, scores, advantages]),
             "training": _origins(trainings),
             "data": _origins([advantages]),
         },
-        steps=_origins([*trainings, *members, advantages, dataset, *evaluations, film]),
+        steps=_origins([*trainings, *members, scores, advantages, dataset, *evaluations, film]),
         film=film / FILM_FILE,
         film_caption=f"Chosen to show the difference: starts that only {candidate} solved, and one both did.",
         annotators=dict(Counter(row.annotator for row in rows if row.annotator is not None)),
+        gate=read_gate(advantages),
+        values_note=values_note,
     )
     write_report(data, out / REPORT_FILE)
+    return {"report": REPORT_FILE}
+
+
+def write_values_report(
+    out: Path,
+    *,
+    workspace: Path,
+    snapshot: Path,
+    advantages: Path,
+    scores: Path,
+    members: list[Path],
+    iteration: int,
+    title: str,
+) -> dict[str, Any]:
+    """Gathers what the value steps left behind and writes ``report.html`` about them alone."""
+    store, rows = Workspace(workspace), read_snapshot(snapshot)
+    data = ValuesData(
+        iteration=iteration,
+        title=title,
+        robot=rows[0].robot,
+        tasks=tuple(dict.fromkeys(row.task for row in rows)),
+        note=_NOT_TRAINED,
+        frames=frame_rows(rows, advantages),
+        value_quality=json.loads((advantages / QUALITY_FILE).read_text()),
+        episodes=[store.find(row.episode_id) for row in rows],
+        origins={"values": _origins([*members, scores, advantages])},
+        gate=read_gate(advantages),
+    )
+    write_values_page(data, out / REPORT_FILE)
     return {"report": REPORT_FILE}
 
 

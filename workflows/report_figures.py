@@ -16,14 +16,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from pipeline.episode import Source
-from value_model.calibration import ReliabilityBin
 from workflows.comparison import Estimate, Performance
 from workflows.report_theme import (
-    BLUE,
     GRID,
     HALF,
     INK,
-    MUTED,
     SOURCE_COLOURS,
     SOURCE_WORDS,
     WIDE,
@@ -155,27 +152,6 @@ def _advantage_panel(
     # Room above the bars for the threshold's number.
     axes.set_ylim(0, axes.get_ylim()[1] * 1.12)
     axes.grid(axis="y")
-
-
-def reliability_figure(bins: Sequence[ReliabilityBin]) -> Picture:
-    """Mean return against mean value per tenth of [−1, 0]; on the diagonal, values mean what they say."""
-    with styled():
-        figure = Figure((HALF, 3.6), layout="constrained")
-        axes = figure.subplots()
-        axes.plot([-1, 0], [-1, 0], color=MUTED, linewidth=1, linestyle="--", label="perfect values")
-        frames = np.array([b.frames for b in bins], float)
-        x, y = [b.mean_value for b in bins], [b.mean_return for b in bins]
-        axes.plot(x, y, color=BLUE, linewidth=1.6, label="these values")
-        axes.scatter(x, y, s=24 + 160 * frames / frames.max(), color=BLUE, linewidths=0, zorder=3)
-        axes.set_xlim(-1.05, 0.05)
-        axes.set_ylim(-1.05, 0.05)
-        axes.set_xlabel("predicted value")
-        axes.set_ylabel("return, as it turned out")
-        axes.set_title("Do values mean what they say?")
-        axes.grid()
-        axes.legend(loc="upper left")
-        alt = "; ".join(f"value {b.mean_value:.2f}: return {b.mean_return:.2f}" for b in bins)
-        return to_picture(figure, alt)
 
 
 def training_figure(curves: Mapping[str, Sequence[tuple[int, float]]]) -> Picture:

@@ -14,7 +14,18 @@ FILMED_STARTS = 3
 _FILMING = ("collectors", "pipeline.policy", "workflows.report_films")
 _REPORTING = tuple(
     f"workflows.report{part}"
-    for part in ("", "_data", "_episodes", "_figures", "_tables", "_theme", "_words")
+    for part in (
+        "",
+        "_data",
+        "_episodes",
+        "_figures",
+        "_page",
+        "_tables",
+        "_theme",
+        "_value_figures",
+        "_values",
+        "_words",
+    )
 )
 
 
@@ -34,8 +45,12 @@ def report_step(
     iteration: int,
     reference: str,
     decision: Decision,
+    values_note: str,
 ) -> Step:
-    """The report of a turn in which the candidate met ``reference``, and before it the film."""
+    """The report of a turn in which the candidate met ``reference``, and before it the film.
+
+    ``values_note``: why the turn went on, where the gate's report alone does not say so.
+    """
     named = [(name, part) for name, parts in turn.evaluations.items() for part in parts]
     return Step(
         "report",
@@ -48,6 +63,7 @@ def report_step(
             "reference": reference,
             "promoted": decision.promoted,
             "decision": decision.reason,
+            "values_note": values_note,
         },
         {
             "workspace": ExternalInput(workspace.root, "workspace"),
@@ -55,12 +71,31 @@ def report_step(
             "evaluations": [part for _, part in named],
             "trainings": [base, turn.recap, turn.filtered],
             "advantages": turn.advantages,
+            "scores": turn.scores,
             "members": turn.members,
             "dataset": turn.dataset,
             "film": _film_step(turn, reference),
         },
         _REPORTING,
         title="write the report",
+    )
+
+
+def values_report_step(workspace: Workspace, snapshot: Snapshot, turn: TurnSteps, iteration: int) -> Step:
+    """The page about values that did not pass the gate."""
+    return Step(
+        "values_report",
+        film_steps.values_report,
+        {"iteration": iteration, "title": "kinova-recap"},
+        {
+            "workspace": ExternalInput(workspace.root, "workspace"),
+            "snapshot": ExternalInput(snapshot.path, snapshot.digest),
+            "advantages": turn.advantages,
+            "scores": turn.scores,
+            "members": turn.members,
+        },
+        _REPORTING,
+        title="write the report on the values",
     )
 
 

@@ -25,6 +25,7 @@ REASON_WORDS = {
     Reason.BELOW_THRESHOLD: "negative: advantage at or below the task's threshold",
     Reason.ABOVE_THRESHOLD: "positive: advantage above the task's threshold",
     Reason.FORCED_POSITIVE_INTERVENTION: "positive: a person's correction",
+    Reason.NEGATIVE_FAILURE_END: "negative: the end of a failure, whatever its advantage",
 }
 
 # How an episode was recorded, in the order of the table.

@@ -9,11 +9,13 @@ from pathlib import Path
 from workflows.comparison import Estimate, Performance
 from workflows.improvement import TurnResult
 from workflows.loop_graph import ASKED_NEGATIVE, CANDIDATE, FILTERED
+from workflows.value_gate import GateClosed
 
 
 def turn_summary(result: TurnResult, workspace: Path) -> list[str]:
     """The lines to print after a turn."""
     lines = ["", *performance_table(result.performances), ""]
+    lines += [*_values(result), ""]
     lines += [
         f"Iteration {result.iteration}: {_sentence(result)}",
         f"Decision: {result.decision.reason}.",
@@ -30,6 +32,20 @@ def turn_summary(result: TurnResult, workspace: Path) -> list[str]:
         *_next_commands(workspace),
     ]
     return lines
+
+
+def gate_lines(closed: GateClosed) -> list[str]:
+    """The lines to print where the gate closed."""
+    return ["", *closed.report.words(), "", f"Report: {closed.page}"]
+
+
+def _values(result: TurnResult) -> Iterator[str]:
+    """The gate's headline, what failed or wants a look, and why the turn went on if it failed."""
+    report, shown = result.gate.report, ("fail", "warn")
+    yield report.words()[0]
+    yield from report.words()[1 : 1 + sum(check.verdict in shown for check in report.checks)]
+    if result.gate.note:
+        yield result.gate.note
 
 
 def performance_table(performances: dict[str, Performance]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ import pandas as pd
 from pipeline.episode import ACTION_FIELD, STATE_FIELDS, EpisodeInfo, Frame, Source
 from pipeline.episode_file import EpisodeEntry, EpisodeWriter, read_entry
 from pipeline.prompts import NEGATIVE, NONE, POSITIVE
+from tests.value_model.gate_samples import sound_case
 from value_model.advantages import Reason
 from value_model.calibration import ReliabilityBin, ValueQuality
+from value_model.gate import GateReport
 from workflows.comparison import Attempt, paired_difference, performance
 from workflows.report import ReportData, StepOrigin
 from workflows.report_films import Clip
@@ -97,6 +100,12 @@ def attempts(rate: float, seconds: float, count: int = 200, seed: int = 0) -> li
     ]
 
 
+@cache
+def gate_report() -> GateReport:
+    """The gate's on sound values of two operators; it is of other episodes than the page's."""
+    return sound_case().judge()
+
+
 def make_data(folder: Path, episodes: int = 8, operator: str = "Ana", lift: float = 0.3) -> ReportData:
     """A whole iteration's report; ``lift`` is how much better RECAP is than the base."""
     entries, rows = [], []
@@ -132,8 +141,21 @@ def make_data(folder: Path, episodes: int = 8, operator: str = "Ana", lift: floa
         ReliabilityBin(-1 + b / 10, -0.9 + b / 10, 40 + 9 * b, -0.95 + b / 10, -0.9 + 0.09 * b)
         for b in range(10)
     )
+    shares = {task: {"teleop": 0.41, "policy": 0.27, "intervention": 1.0} for task in TASKS}
     quality = ValueQuality(
-        2400, 60, 0.81, dict.fromkeys(TASKS, 0.8), 0.11, {"25%": 0.71, "50%": 0.84, "75%": 0.93}, {}, bins, {}
+        2400,
+        60,
+        0.81,
+        dict.fromkeys(TASKS, 0.8),
+        0.11,
+        {"25%": 0.71, "50%": 0.84, "75%": 0.93},
+        {"25%": 0.66, "50%": 0.79, "75%": 0.9},
+        bins,
+        shares,
+        0.034,
+        0.031,
+        0.86,
+        dict.fromkeys(TASKS, 0.86),
     )
     decay = [(s, float(1.4 * np.exp(-s / 300) + 0.3 + 0.04 * rng.normal())) for s in range(0, 1500, 10)]
     return ReportData(
@@ -174,6 +196,7 @@ def make_data(folder: Path, episodes: int = 8, operator: str = "Ana", lift: floa
         peak_memory_gib=3.4,
         wall_seconds=742.0,
         annotators={operator: 5, "Ben": 2},
+        gate=gate_report(),
     )
 
 

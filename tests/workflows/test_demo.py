@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,14 +18,19 @@ import pytest
 
 from pipeline.episode import Source
 from pipeline.episode_file import EpisodeReader
+from pipeline.errors import InputError
 from pipeline.label_snapshot import read_snapshot
 from pipeline.labels import LabelStore
 from pipeline.workspace import Workspace
+from value_model.gate_report import GateReport
 from workflows.evaluation import EvaluationConfig
 from workflows.ledger import Ledger
 from workflows.simulated_labelling import ANNOTATOR
 from workflows.step_files import ADVANTAGES_FILE
 from workflows.step_store import StepStore
+from workflows.value_check import check_values, newest_advantages
+from workflows.value_ensemble import load_ensemble
+from workflows.value_gate import read_gate
 
 # Small enough for a test, with every part of the loop in it.
 TINY = [
@@ -79,9 +85,9 @@ def step_keys(workspace: Workspace) -> set[tuple[str, str]]:
 
 def leftovers(workspace: Workspace) -> list[Path]:
     """What only exists while something is being written: all of it has a hidden name."""
-    lasting = {".locks", ".progress"}
+    lasting = {".locks", ".progress", ".resume"}
     return [path for path in workspace.root.rglob(".*") if path.name not in lasting] + [
-        path for name in lasting for path in (workspace.steps / name).iterdir()
+        path for name in lasting for path in (workspace.steps / name).glob("*")
     ]
 
 
@@ -176,6 +182,68 @@ def test_killed_three_times_it_ends_with_the_same_steps_none_done_twice(
     store = StepStore(workspace.steps)
     assert [damage for result in store.published() for damage in store.verify(result)] == []
     assert len(Ledger(workspace).iterations()) == 1
+
+
+def newest_gate(workspace: Workspace) -> GateReport:
+    """The gate's report in the newest advantages step."""
+    report = read_gate(newest_advantages(workspace)[0].path)
+    assert report is not None
+    return report
+
+
+def test_the_quick_demo_shows_what_the_gate_found_and_is_not_stopped_by_it(finished: Finished) -> None:
+    report = newest_gate(finished.workspace)
+    assert report.words()[0] in finished.output
+    assert "too small to judge values by (--quick)" in finished.output
+    page = (finished.workspace.reports / "iteration-1.html").read_text()
+    assert "Can these values be trusted?" in page and "too small to judge values by" in page
+    ensemble = load_ensemble(finished.workspace)
+    assert len(ensemble.members) == 2 and ensemble.training["steps"] == 15
+
+
+def test_value_check_tells_by_its_status_and_can_judge_anew(finished: Finished, tmp_path: Path) -> None:
+    said: list[str] = []
+    status = check_values(finished.workspace, say=said.append)
+    report = newest_gate(finished.workspace)
+    assert status == (0 if report.passed else 1)
+    assert said[1:] == report.words()
+    root = tmp_path / "workspace"
+    subprocess.run(["cp", "-a", str(finished.workspace.root), str(root)], check=True)
+    shutil.rmtree(root / "steps" / "advantages")
+    anew: list[str] = []
+    assert check_values(Workspace(root), as_json=True, say=anew.append) == status
+    assert GateReport.from_json(anew[0]).checks == report.checks
+    (root / "value-model.json").unlink()
+    with pytest.raises(InputError, match="recap value train"):
+        check_values(Workspace(root))
+
+
+def test_values_that_cannot_be_trusted_stop_the_turn_until_a_person_answers_for_them(
+    finished: Finished, tmp_path: Path
+) -> None:
+    root = tmp_path / "workspace"
+    subprocess.run(["cp", "-a", str(finished.workspace.root), str(root)], check=True)
+    # No value spreads more than the returns do: this bound closes the gate for certain.
+    (root / "recap.toml").write_text("[gate]\nfail_spread = 1.0\nwarn_spread = 1.0\n")
+    small = ("--policy-steps", "20", "--value-steps", "15", "--starts", "4")
+    words = command("improve", "--workspace", str(root), *small)
+    ledger = Ledger(Workspace(root))
+    before = (ledger.champions(), ledger.iterations())
+    stopped = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert stopped.returncode == 1, stopped.stderr
+    assert "STOP  values vary: " in stopped.stdout
+    assert "nothing was fine-tuned" in stopped.stderr and "--accept-values" in stopped.stderr
+    page = root / "reports" / "values-2.html"
+    assert str(page) in stopped.stdout and "Can these values be trusted?" in page.read_text()
+    assert (ledger.champions(), ledger.iterations()) == before
+    trained = len(StepStore(Workspace(root).steps).published("fine_tune_recap"))
+    accepted = recap(*words[3:], "--accept-values")
+    assert "a person had the loop go on all the same (--accept-values)" in accepted
+    assert "Iteration 2: " in accepted
+    assert len(StepStore(Workspace(root).steps).published("fine_tune_recap")) == trained + 1
+    assert ledger.iterations()[-1].summary["values_passed"] is False
+    top = (root / "reports" / "iteration-2.html").read_text().split("How well each policy works")[0]
+    assert "✕ not trusted" in top and "--accept-values" in top
 
 
 def test_the_other_commands_work_on_what_the_demo_left(finished: Finished, tmp_path: Path) -> None:

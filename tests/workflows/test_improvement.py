@@ -11,9 +11,11 @@ from pipeline.label_snapshot import Snapshot, SnapshotRow
 from pipeline.labels import LabelStore
 from pipeline.workspace import Workspace
 from tests.pipeline.episodes import TASK, make_frames, make_info, write_episode
+from value_model.gate_report import Check, GateReport
 from workflows.comparison import Attempt, paired_difference
 from workflows.film_steps import choose_starts
 from workflows.improvement import decide, freeze_labels, require_both_outcomes
+from workflows.value_gate import GateClosed, read_gate, verdict
 
 
 def attempts(successes: str, seconds: float = 4.0) -> list[Attempt]:
@@ -74,3 +76,41 @@ def test_an_excluded_episode_is_left_out_of_everything(tmp_path: Path) -> None:
         store.set("e2", "exclude", "ana")
     snapshot = freeze_labels(workspace, ["e1", "e2", "e3"])
     assert [(row.episode_id, row.outcome) for row in snapshot.rows] == [("e1", "success"), ("e3", None)]
+
+
+PASSING = GateReport((Check("a", "pass", 1.0, 0.5, "fine."), Check("b", "warn", 0.6, 0.5, "look.")))
+FAILING = GateReport((*PASSING.checks, Check("c", "fail", 0.1, 0.5, "bad.")))
+
+
+@pytest.mark.parametrize(
+    ("report", "quick", "accepted", "goes_on", "words"),
+    [
+        (PASSING, False, False, True, ""),
+        (FAILING, False, False, False, ""),
+        (FAILING, False, True, True, "--accept-values"),
+        # Accepting what passes needs no mention.
+        (PASSING, False, True, True, ""),
+        (FAILING, True, False, True, "too small to judge"),
+    ],
+)
+def test_only_a_failed_check_stops_and_only_a_person_or_a_quick_run_overrides_it(
+    report: GateReport, quick: bool, accepted: bool, goes_on: bool, words: str
+) -> None:
+    found = verdict(report, quick=quick, accepted=accepted)
+    assert found.goes_on is goes_on
+    assert words in found.note and bool(words) == bool(found.note)
+    assert found.lines()[: len(report.words())] == report.words()
+
+
+def test_a_closed_gate_names_what_failed_and_where_to_look() -> None:
+    closed = GateClosed(FAILING, Path("reports/values-3.html"))
+    assert "(c)" in str(closed) and "reports/values-3.html" in str(closed) and "champion stays" in str(closed)
+
+
+def test_a_step_without_a_judgement_has_none_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+    assert read_gate(tmp_path) is None
+    (tmp_path / "gate.json").write_text(FAILING.to_json())
+    assert read_gate(tmp_path) == FAILING
+    (tmp_path / "gate.json").write_text("{}")
+    with pytest.raises(InputError, match=r"gate\.json: this is not a report"):
+        read_gate(tmp_path)

@@ -15,7 +15,7 @@ from pipeline.errors import InputError
 from pipeline.prompts import NONE
 from tests.workflows.report_samples import clips, make_data
 from value_model.advantages import Reason
-from workflows.report import ReportData, choose_episodes, write_report
+from workflows.report import ReportData, ValuesData, choose_episodes, write_report, write_values_page
 from workflows.report_films import comparison_gif
 
 VOID_TAGS = {"meta", "link", "img", "br", "hr", "input"}
@@ -90,8 +90,8 @@ def test_first_screen_says_what_improved_and_what_was_decided(html: str, data: R
 def test_every_part_is_there(html: str) -> None:
     """All figures, tables and totals that the page promises."""
     page = Page(html)
-    # performance, three episodes, advantages, reliability, training
-    assert sum(r.startswith("data:image/svg") for r in page.references) == 7
+    # performance, three episodes, six on the values, advantages, training
+    assert sum(r.startswith("data:image/svg") for r in page.references) == 12
     for words in (
         "RECAP, asked for negative",
         "correction by a person",
@@ -105,8 +105,55 @@ def test_every_part_is_there(html: str) -> None:
         "0.93",
         "policy, corrected by a person",
         "7 episodes have an outcome and 1 has none",
+        "Can these values be trusted?",
+        "! look Operator Outcomes differ by operator",
+        "✓ ok Calibration A value is",
     ):
         assert words in page.text, words
+
+
+def test_values_that_a_person_accepted_are_announced_on_the_first_screen(
+    data: ReportData, tmp_path: Path
+) -> None:
+    """A failed gate is not hidden below the figures; where all is well the first screen is as it was."""
+    judged = data.gate
+    assert judged is not None
+    failed = replace(judged.checks[0], verdict="fail", sentence="they are constant.")
+    gate = replace(judged, checks=(failed, *judged.checks[1:]))
+    accepted = replace(data, gate=gate, values_note="A person went on all the same.")
+    text = Page(write_report(accepted, tmp_path / "r.html").read_text()).text
+    top = text[: text.index("How well each policy works")]
+    assert "✕ not trusted A person went on all the same." in top
+    assert "The values cannot be trusted: 1 check failed." in text and "They are constant." in text
+
+
+def test_steps_from_before_the_gate_still_make_a_page(data: ReportData, tmp_path: Path) -> None:
+    """No gate.json, and a quality file that lacks the newer measures."""
+    new = ("expected_calibration_error", "adaptive_calibration_error", "rank_correlation", "baselines")
+    old = {name: found for name, found in data.value_quality.items() if name not in new}
+    page = Page(write_report(replace(data, gate=None, value_quality=old), tmp_path / "r.html").read_text())
+    assert page.errors == [] and "from before there was a gate" in page.text
+    # Without the gate's evidence: no AUC over time, no alarms.
+    assert sum(r.startswith("data:image/svg") for r in page.references) == 9
+
+
+def test_values_that_did_not_pass_have_a_page_of_their_own(data: ReportData, tmp_path: Path) -> None:
+    """The same section, self-contained, with what the model saw; no policy on it."""
+    note = "Nothing was fine-tuned."
+    shared = {name: getattr(data, name) for name in ("iteration", "title", "robot", "tasks", "frames")}
+    values = ValuesData(
+        **shared,
+        note=note,
+        value_quality=data.value_quality,
+        episodes=data.episodes,
+        origins=data.origins,
+        gate=data.gate,
+    )
+    page = Page(write_values_page(values, tmp_path / "values-1.html").read_text())
+    assert page.errors == [] and page.open == [] and all(r.startswith("data:") for r in page.references)
+    assert note in page.text and "Can these values be trusted?" in page.text
+    assert "filtered BC" not in page.text
+    assert sum(r.startswith("data:image/svg") for r in page.references) == 9
 
 
 def test_the_same_data_make_the_same_bytes(html: str, data: ReportData, tmp_path: Path) -> None:
@@ -142,6 +189,7 @@ def test_what_is_missing_is_said_not_drawn(data: ReportData, tmp_path: Path) -> 
         differences={},
         thresholds={},
         value_quality={},
+        gate=None,
         training_curves={},
         origins={},
         steps=[],

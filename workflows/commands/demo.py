@@ -31,6 +31,9 @@ def demo(
     policy_steps: PolicyStepsOption = None,
     value_steps: ValueStepsOption = None,
     starts: StartsOption = None,
+    accept_values: Annotated[
+        bool, typer.Option("--accept-values", help="Go on with values that do not pass the gate.")
+    ] = False,
 ) -> None:
     """Runs the whole loop on a simulated Gen3, people included. Needs no robot and no GPU.
 
@@ -50,4 +53,4 @@ def demo(
         value_steps=value_steps,
         starts=starts,
     )
-    run(workspace, settings)
+    run(workspace, settings, accept_values=accept_values)

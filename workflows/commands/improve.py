@@ -25,19 +25,29 @@ def improve(
     policy_steps: PolicyStepsOption = None,
     value_steps: ValueStepsOption = None,
     starts: StartsOption = None,
+    accept_values: Annotated[
+        bool,
+        typer.Option(
+            "--accept-values", help="Go on with values that do not pass the gate; the report says so."
+        ),
+    ] = False,
 ) -> None:
-    """One turn of the loop: learn values, condition, fine-tune, evaluate, promote, report.
+    """One turn of the loop: learn values, judge them, condition, fine-tune, evaluate, promote, report.
 
-    Reads every labelled episode in episodes/ and labels.sqlite; writes snapshots/, cache/, steps/,
-    datasets/, reports/ and runs.sqlite. Fine-tunes start from the base policy, which is trained on the
-    demonstrations first if there is none. Candidates are evaluated in simulation.
+    Reads every labelled episode in episodes/, labels.sqlite, and [value] and [gate] of recap.toml; writes
+    snapshots/, cache/, steps/, datasets/, reports/, value-model.json and runs.sqlite. Fine-tunes start from
+    the base policy, which is trained on the demonstrations first if there is none. Candidates are evaluated
+    in simulation. Values that cannot be trusted end the turn with exit status 1 before anything is
+    fine-tuned on them: what was found is printed and drawn in reports/values-<iteration>.html.
     """
+    from pipeline.site_config import load_site_config
     from workflows.improvement import Loop, base_of
     from workflows.improvement import improve as turn
     from workflows.ledger import Ledger
-    from workflows.settings import FULL, QUICK, resized
+    from workflows.settings import FULL, QUICK, resized, settings_from_site
     from workflows.steps import StepRunner
-    from workflows.summary import turn_summary
+    from workflows.summary import gate_lines, turn_summary
+    from workflows.value_gate import GateClosed
 
     found = existing_workspace(workspace)
     entries = found.list_episodes()
@@ -45,7 +55,7 @@ def improve(
         raise InputError(f"there are no episodes in {found.episodes}: record some with 'recap record'")
     tasks = tuple(dict.fromkeys(entry.info.task for entry in entries))
     settings = resized(
-        QUICK if quick else FULL,
+        settings_from_site(QUICK if quick else FULL, load_site_config(found.config_path)),
         seed=seed,
         tasks=tasks,
         policy_steps=policy_steps,
@@ -53,8 +63,13 @@ def improve(
         starts=starts,
     )
     with StepRunner(found) as runner:
-        loop = Loop(found, settings, runner, Ledger(found))
+        loop = Loop(found, settings, runner, Ledger(found), accept_values)
         base = base_of(loop, [e.id for e in entries if e.info.policy_checkpoint is None])
-        result = turn(loop, [entry.id for entry in entries], base)
+        try:
+            result = turn(loop, [entry.id for entry in entries], base)
+        except GateClosed as closed:
+            for line in gate_lines(closed):
+                print(line)
+            raise
     for line in turn_summary(result, workspace):
         print(line)

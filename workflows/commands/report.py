@@ -15,9 +15,11 @@ def report(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     open_: Annotated[bool, typer.Option("--open", help="Open the newest in a browser.")] = False,
 ) -> None:
-    """Lists the reports, one HTML page an iteration. Reads reports/."""
+    """Lists the reports, a page a turn: values-N.html where its values were refused. Reads reports/."""
     found = existing_workspace(workspace)
-    pages = sorted(found.reports.glob("iteration-*.html"), key=lambda page: int(page.stem.split("-")[1]))
+    # One of values alone is of a turn that ended at its gate.
+    pages = [*found.reports.glob("iteration-*.html"), *found.reports.glob("values-*.html")]
+    pages.sort(key=lambda page: int(page.stem.split("-")[1]))
     if not pages:
         raise InputError(f"there is no report in {found.reports} yet: run 'recap improve' or 'recap demo'")
     for page in pages:

@@ -1,0 +1,49 @@
+"""The labels that a turn works on: frozen, given by the scripted annotator, and of both outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline.errors import InputError
+from pipeline.label_snapshot import Snapshot, freeze
+from pipeline.labels import LabelStore
+from pipeline.workspace import EpisodeEntry, Workspace
+from workflows.simulated_labelling import label_from_notes
+
+
+def freeze_labels(workspace: Workspace, episode_ids: Sequence[str]) -> Snapshot:
+    """Freezes the labels of these episodes into ``snapshots/``, without those that a person excluded."""
+    wanted = set(episode_ids)
+    entries = [entry for entry in workspace.list_episodes() if entry.id in wanted]
+    missing = wanted - {entry.id for entry in entries}
+    if missing:
+        raise InputError(
+            f"episode {min(missing)} was recorded but is gone from {workspace.episodes}: "
+            "put it back, or start in a new workspace"
+        )
+    with LabelStore(workspace.labels_path) as store:
+        labels = store.current()
+        kept = [e for e in entries if e.id not in labels or labels[e.id].outcome != "exclude"]
+        return freeze(store, kept, workspace.root / "snapshots")
+
+
+def label_simulated(workspace: Workspace, episode_ids: Sequence[str]) -> int:
+    """Lets the scripted annotator label what nobody has labelled yet."""
+    with LabelStore(workspace.labels_path) as store:
+        labelled = store.current()
+    if all(episode_id in labelled for episode_id in episode_ids):
+        return 0
+    wanted = set(episode_ids)
+    entries: list[EpisodeEntry] = [e for e in workspace.list_episodes() if e.id in wanted]
+    return label_from_notes(workspace, episode_ids, {e.id: e.info.task for e in entries})
+
+
+def require_both_outcomes(snapshot: Snapshot) -> None:
+    """A value model needs successes and failures; says which are missing."""
+    found = {row.outcome for row in snapshot.rows}
+    for outcome in ("success", "failure"):
+        if outcome not in found:
+            raise InputError(
+                f"no episode is labelled {outcome}: a value model needs successes and failures; "
+                "label some with 'recap label'"
+            )
