@@ -27,10 +27,15 @@ COMMANDS = {
     "episodes": "List, show and check what has been recorded.",
     "cache": "Decoded frames: what there is, decode more, remove what was not used.",
     "label": "Open the labelling app, or label from the shell.",
+    "value": "Train the value model, score frames with it, judge it.",
+    "advantages": "From values to advantages, thresholds and indicators.",
     "improve": "One turn of the loop: learn values, fine-tune, evaluate, promote, report.",
     "policy": "Evaluate a policy, or serve it to a robot.",
+    "schedule": "Let the loop run by itself: when, and on what condition.",
     "report": "Where the reports are.",
     "status": "What there is, who is the champion, what to do next.",
+    "rollback": "Make an earlier champion the champion again.",
+    "gc": "Free the disk of what no champion needs.",
     "doctor": "Check this machine, the arm, cameras and devices.",
 }
 

@@ -2,6 +2,10 @@
 
 Written by the driver alone, never by a step. Everything is keyed by what it says, so a driver that
 runs the same iteration again adds nothing. The champion's history only grows; its last entry counts.
+
+An entry of the history is a promotion, or a person's rollback to an earlier champion, which stands after
+the last iteration that there was (``since``): so the next one compares with the champion that holds, and
+repeating an earlier one compares with the champion of its time.
 """
 
 from __future__ import annotations
@@ -29,12 +33,23 @@ CREATE TABLE IF NOT EXISTS steps (
 );
 CREATE TABLE IF NOT EXISTS champions (
     id INTEGER PRIMARY KEY, iteration INTEGER NOT NULL, step TEXT NOT NULL, key TEXT NOT NULL,
-    reason TEXT NOT NULL, promoted TEXT NOT NULL, UNIQUE (iteration, step, key)
+    reason TEXT NOT NULL, promoted TEXT NOT NULL, kind TEXT NOT NULL DEFAULT 'promotion', since INTEGER
 );
+CREATE UNIQUE INDEX IF NOT EXISTS promoted_once ON champions (iteration, step, key) WHERE kind = 'promotion';
 CREATE TRIGGER IF NOT EXISTS champions_are_not_changed BEFORE UPDATE ON champions
 BEGIN SELECT RAISE(ABORT, 'the history of champions is append-only'); END;
 CREATE TRIGGER IF NOT EXISTS champions_are_not_removed BEFORE DELETE ON champions
 BEGIN SELECT RAISE(ABORT, 'the history of champions is append-only'); END;
+"""
+# Ledgers from before rollbacks cannot hold one champion twice: their table is copied, in one transaction.
+_BEFORE_ROLLBACKS = """
+ALTER TABLE champions RENAME TO champions_before;
+DROP TRIGGER champions_are_not_changed;
+DROP TRIGGER champions_are_not_removed;
+"""
+_AFTER_COPYING = """
+INSERT INTO champions (id, iteration, step, key, reason, promoted) SELECT * FROM champions_before ORDER BY id;
+DROP TABLE champions_before;
 """
 
 
@@ -50,7 +65,11 @@ class Iteration:
 
 @dataclass(frozen=True)
 class Champion:
-    """A promotion: the step that made the checkpoint, its folder, in which iteration (0: the base), why."""
+    """A promotion: the step that made the checkpoint, its folder, in which iteration (0: the base), why.
+
+    ``promoted`` is when, in UTC. Where ``kind`` is ``rollback`` and not ``promotion``, ``iteration`` still is
+    the one that made the checkpoint; ``since`` is the last iteration when the entry was written.
+    """
 
     name: str
     key: str
@@ -58,6 +77,13 @@ class Champion:
     iteration: int
     reason: str
     promoted: str
+    kind: str
+    since: int
+
+    @property
+    def origin(self) -> str:
+        """Where the checkpoint is from, in words: ``base`` or ``iteration N``."""
+        return "base" if self.iteration == 0 else f"iteration {self.iteration}"
 
 
 class Ledger:
@@ -120,18 +146,38 @@ class Ledger:
             )
             return added.rowcount == 1
 
+    def roll_back(self, to: Champion, reason: str) -> None:
+        """Makes an earlier champion the champion again: another entry of the history.
+
+        Raises ``Failure`` where its step is not published any more, or it is the champion already.
+        """
+        if not to.path.is_dir():
+            raise Failure(f"cannot go back to {to.name}: there is no {to.path}")
+        with self._writing() as database:
+            last = database.execute("SELECT step, key FROM champions ORDER BY id DESC LIMIT 1").fetchone()
+            if last == (to.name, to.key):
+                raise Failure(f"{to.name}/{to.key} is the champion already")
+            database.execute(
+                "INSERT INTO champions (iteration, step, key, reason, promoted, kind, since) "
+                "SELECT ?, ?, ?, ?, ?, 'rollback', COALESCE(MAX(n), 0) FROM iterations",
+                (to.iteration, to.name, to.key, reason, _now()),
+            )
+
     def champion(self) -> Champion | None:
         """The checkpoint that was promoted last, or ``None`` before the first promotion."""
         history = self.champions()
         return history[-1] if history else None
 
     def champions(self) -> list[Champion]:
-        """Every promotion, oldest first."""
-        rows = self._read("SELECT step, key, iteration, reason, promoted FROM champions ORDER BY id")
-        return [
-            Champion(name, key, self._workspace.steps / name / key, iteration, reason, promoted)
-            for name, key, iteration, reason, promoted in rows
-        ]
+        """Every promotion and rollback, oldest first."""
+        rows = self._read("SELECT * FROM champions ORDER BY id")
+        history = []
+        for _, iteration, name, key, reason, promoted, *rest in rows:
+            kind, since = rest or ("promotion", None)
+            path = self._workspace.steps / name / key
+            standing = iteration if since is None else since
+            history.append(Champion(name, key, path, iteration, reason, promoted, kind, standing))
+        return history
 
     def iterations(self) -> list[Iteration]:
         """Every iteration, in order."""
@@ -157,7 +203,7 @@ class Ledger:
         path.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as database:
             database.execute("PRAGMA synchronous = FULL")
-            database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+            _prepare(database)
             database.execute("BEGIN IMMEDIATE")
             try:
                 yield database
@@ -165,6 +211,16 @@ class Ledger:
                 database.execute("ROLLBACK")
                 raise
             database.execute("COMMIT")
+
+
+def _prepare(database: sqlite3.Connection) -> None:
+    """Makes the tables that are missing, and gives those of an earlier version their new columns."""
+    columns = [row[1] for row in database.execute("PRAGMA table_info(champions)")]
+    if columns and "kind" not in columns:
+        script = f"BEGIN IMMEDIATE; {_BEFORE_ROLLBACKS} {_SCHEMA} {_AFTER_COPYING} COMMIT;"
+    else:
+        script = f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;"
+    database.executescript(script)
 
 
 def _now() -> str:

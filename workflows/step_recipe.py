@@ -36,6 +36,24 @@ class Keyed(Protocol):
 
 
 @dataclass(frozen=True)
+class StepAddress:
+    """A step's name and key alone, as manifests name inputs: ``name/key``."""
+
+    name: str
+    key: str
+
+    @classmethod
+    def parse(cls, text: str) -> StepAddress:
+        """The address that ``name/key`` says."""
+        name, _, key = text.partition("/")
+        return cls(name, key)
+
+    def __str__(self) -> str:
+        """As it is parsed."""
+        return f"{self.name}/{self.key}"
+
+
+@dataclass(frozen=True)
 class ExternalInput:
     """A file or folder that no step made. Only ``digest`` counts for the key; ``path`` may move."""
 
@@ -61,7 +79,11 @@ class Step:
     it; each input arrives as the ``Path`` of the finished step's folder (or external file), a sequence
     of inputs as a list of them. ``parameters`` are plain JSON (tuples arrive as lists). ``code`` names
     the modules and packages whose source decides the result, besides the function's own module.
-    ``num_cpus`` and ``title`` (for the progress display) do not count for the key.
+
+    What follows does not count for the key. ``num_cpus`` cores (0 for a step that only waits for others,
+    such as actors of its own), ``num_gpus`` and ``memory_bytes`` are reserved while the step runs, and it
+    gets as many threads as cores, at least one. A step that runs longer than ``timeout_s`` seconds, repeated
+    attempts included, is ended and counts as failed. ``title`` is for the progress display.
 
     Raises ``ValueError`` or ``TypeError`` where name, function, parameters or inputs do not fit.
     """
@@ -74,11 +96,18 @@ class Step:
     seed: int | None = None
     num_cpus: int = 1
     title: str = ""
+    num_gpus: float = 0.0
+    memory_bytes: int = 0
+    timeout_s: float | None = None
 
     def __post_init__(self) -> None:
         """Checks everything that would otherwise only fail in the worker, and freezes the parameters."""
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"step name {self.name!r}: only a-z, 0-9 and _")
+        if self.num_cpus < 0 or self.num_gpus < 0 or self.memory_bytes < 0:
+            raise ValueError(f"step {self.name}: it cannot reserve less than nothing")
+        if self.timeout_s is not None and self.timeout_s <= 0:
+            raise ValueError(f"step {self.name}: timeout_s is {self.timeout_s}, but must be over 0")
         try:
             plain = json.loads(canonical_json(self.parameters))
         except (TypeError, ValueError) as error:
@@ -97,6 +126,10 @@ class Step:
     def code_version(self) -> str:
         """SHA-256 of the source of the function's module and of :attr:`code`."""
         return code_version((self.function.__module__, *self.code))
+
+    def code_parts(self) -> dict[str, str]:
+        """The same for each part of the code on its own, by name: which of them changed since."""
+        return {name: code_version((name,)) for name in (self.function.__module__, *self.code)}
 
     @cached_property
     def key(self) -> str:

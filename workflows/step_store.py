@@ -6,18 +6,20 @@ without a leading dot is always whole. A lock per key in ``steps/.locks/`` keeps
 the worker of a killed driver and that of its successor, from computing the same step: the second waits
 and then finds the result. The moment a step is complete is when its manifest appears in the folder
 aside; a process killed between that and the rename leaves work that the next one only has to publish.
-``steps/completions.jsonl`` gets one line per completed computation.
+``steps/completions.jsonl`` gets one line per completed computation. ``steps/.trash/`` holds what 'recap gc'
+is removing.
 """
 
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,11 +28,13 @@ from typing import Any
 
 from pipeline.durable_files import fsync_path, write_file
 from pipeline.file_lock import locked
+from workflows.completion_log import CompletionLog, ListedStep, summary
 from workflows.step_recipe import (
     ExternalInput,
     Input,
     Keyed,
     Step,
+    StepAddress,
     call_arguments,
     canonical_json,
     content_digest,
@@ -39,6 +43,7 @@ from workflows.step_recipe import (
 )
 
 MANIFEST = "manifest.json"
+TRASH = ".trash"
 _PARTIAL = ".partial"
 
 
@@ -74,6 +79,7 @@ class StepCall:
     inputs: Mapping[str, Any]
     input_identities: Mapping[str, Any]
     code_version: str
+    code_parts: Mapping[str, str]
     seed: int | None
     num_cpus: int
 
@@ -90,21 +96,35 @@ class StepStore:
 
     def find(self, step: Keyed) -> StepResult | None:
         """The published result of ``step``, or ``None``."""
-        folder = self.path(step)
-        try:
-            manifest = json.loads((folder / MANIFEST).read_text())
-        except FileNotFoundError:
-            return None
-        return StepResult(step.name, step.key, folder, manifest)
+        return _result(str(self.root), step.name, step.key)
 
-    def published(self) -> list[StepResult]:
-        """Every published result, sorted by name and key."""
-        results = []
-        for path in sorted(self.root.glob(f"[!.]*/[!.]*/{MANIFEST}")):
-            folder = path.parent
-            manifest = json.loads(path.read_text())
-            results.append(StepResult(folder.parent.name, folder.name, folder, manifest))
-        return results
+    def published(self, name: str | None = None) -> list[StepResult]:
+        """Every published result (of the steps called ``name``) with its manifest, by name and key."""
+        root = str(self.root)
+        found = [_result(root, *address) for address in self._addresses(name)]
+        return [result for result in found if result is not None]
+
+    def listed(self) -> list[ListedStep]:
+        """Every published result, sorted by name and key, without opening their folders.
+
+        Sizes and times are those that the log of completions has; a manifest is read only where it has none.
+        """
+        logged = {(line["name"], line["key"]): line for line in self.completions()}
+        steps = []
+        for name, key in self._addresses():
+            line = logged.get((name, key), {})
+            if "bytes" not in line:
+                result = self.find(StepAddress(name, key))
+                if result is None:
+                    continue
+                line = summary(result.manifest)
+            steps.append(ListedStep(name, key, line["bytes"], line["finished"]))
+        return steps
+
+    def _addresses(self, name: str | None = None) -> list[tuple[str, str]]:
+        """Name and key of every published step, or of those called ``name``; sorted."""
+        names = _visible(self.root) if name is None else [name]
+        return [(folder, key) for folder in names for key in _visible(self.root / folder)]
 
     def call(self, step: Step) -> StepCall:
         """What a worker gets to compute ``step``."""
@@ -121,6 +141,7 @@ class StepStore:
             step.map_inputs(path_of),
             step.input_identities(),
             step.code_version,
+            step.code_parts(),
             step.seed,
             step.num_cpus,
         )
@@ -134,14 +155,8 @@ class StepStore:
         return self.root / ".locks" / f"{step.name}-{step.key}.lock"
 
     def completions(self) -> list[dict[str, Any]]:
-        """One entry per computation that was carried to its end: name, key, run, seconds, finished."""
-        lines = []
-        with suppress(FileNotFoundError):
-            for line in self._completions_path.read_text().splitlines():
-                # Only a power cut can leave half a line.
-                with suppress(json.JSONDecodeError):
-                    lines.append(json.loads(line))
-        return lines
+        """One entry per computation that was carried to its end; see :class:`CompletionLog`."""
+        return self._log.entries()
 
     def verify(self, result: StepResult) -> list[str]:
         """What of a published result no longer is what its manifest says; empty where all is well."""
@@ -150,15 +165,21 @@ class StepStore:
         names = sorted(found.keys() | recorded.keys())
         return [str(result.path / name) for name in names if found.get(name) != recorded.get(name)]
 
+    def partials(self) -> list[Path]:
+        """Folders of unpublished work: of steps being computed now, or of processes that were killed."""
+        return sorted(self.root.glob(f"[!.]*/.*{_PARTIAL}"))
+
     def sweep(self) -> list[Path]:
         """Deals with what killed processes left: publishes complete work, removes the rest.
 
         Folders whose step is being computed right now, by another process, are left alone. Returns the
         folders dealt with.
         """
+        # Left by a 'recap gc' that was killed.
+        shutil.rmtree(self.root / TRASH, ignore_errors=True)
         swept = []
-        for partial in sorted(self.root.glob(f"*/.*{_PARTIAL}")):
-            step = _Name(partial.parent.name, partial.name.split(".")[1])
+        for partial in self.partials():
+            step = StepAddress(partial.parent.name, partial.name.split(".")[1])
             with suppress(BlockingIOError), locked(self.lock_path(step), wait=False):
                 self._finish_interrupted(step)
                 swept.append(partial)
@@ -188,8 +209,8 @@ class StepStore:
             return True
 
     @property
-    def _completions_path(self) -> Path:
-        return self.root / "completions.jsonl"
+    def _log(self) -> CompletionLog:
+        return CompletionLog(self.root / "completions.jsonl")
 
     def _compute(self, call: StepCall, partial: Path, progress: Callable[..., None]) -> None:
         """Runs the function and writes the manifest, whose appearance makes the folder complete."""
@@ -207,6 +228,7 @@ class StepStore:
             "key": call.key,
             "function": call.function,
             "code_version": call.code_version,
+            "code": dict(call.code_parts),
             "parameters": call.parameters,
             "inputs": call.input_identities,
             "seed": call.seed,
@@ -221,24 +243,13 @@ class StepStore:
     def _publish(self, step: Keyed, partial: Path) -> StepResult:
         manifest = json.loads((partial / MANIFEST).read_text())
         run = partial.name.split(".")[2]
-        if all(line["run"] != run for line in self.completions()):
-            self._log_completion(manifest, run)
+        if not self._log.has(run):
+            self._log.append(manifest, run)
         final = self.path(step)
         partial.rename(final)
         fsync_path(final.parent)
         fsync_path(self.root)
         return StepResult(step.name, step.key, final, manifest)
-
-    def _log_completion(self, manifest: dict[str, Any], run: str) -> None:
-        entry = {name: manifest[name] for name in ("name", "key", "seconds", "finished")}
-        line = json.dumps({**entry, "run": run}) + "\n"
-        descriptor = os.open(self._completions_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            # One write of a short line: other workers' lines come before or after it, never inside.
-            os.write(descriptor, line.encode())
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
     def _finish_interrupted(self, step: Keyed) -> StepResult | None:
         """Publishes a complete folder that a killed process left aside; removes incomplete ones."""
@@ -251,10 +262,23 @@ class StepStore:
         return result
 
 
-@dataclass(frozen=True)
-class _Name:
-    name: str
-    key: str
+def _result(root: str, name: str, key: str) -> StepResult | None:
+    # Plain strings and an unbuffered file: there may be ten thousand of them.
+    folder = f"{root}/{name}/{key}"
+    try:
+        with io.FileIO(f"{folder}/{MANIFEST}") as stream:
+            return StepResult(name, key, Path(folder), json.loads(stream.readall()))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _visible(folder: Path) -> list[str]:
+    """The names in a folder that have no leading dot, sorted; none where it is no folder."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if not entry.name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _outputs(folder: Path) -> dict[str, Path]:
@@ -268,11 +292,6 @@ def _file_facts(path: Path) -> dict[str, Any]:
 
 
 def _sync_tree(folder: Path) -> None:
-    for path in _tree(folder):
-        fsync_path(path)
-
-
-def _tree(folder: Path) -> Iterator[Path]:
     for parent, _, files in os.walk(folder):
-        yield from (Path(parent) / name for name in files)
-        yield Path(parent)
+        for path in [*(Path(parent) / name for name in files), Path(parent)]:
+            fsync_path(path)

@@ -1,21 +1,23 @@
-"""Runs durable steps as Ray tasks. The only file that imports Ray, and only when something must be computed.
+"""Runs durable steps as Ray tasks; Ray is imported only when something must be computed.
 
 A driver asks for steps; those published already come back at once, the others run, each as soon as its
-inputs are there, as many at a time as there are cores. What a step's function raises is not retried; a
-worker process that dies is replaced up to twice. One driver at a time works in a workspace, and only
-the driver has side effects outside ``steps/``. When a driver is killed, the kernel kills its workers
-(Linux; elsewhere Ray does, within seconds); the next driver removes what else is left.
+inputs are there, as many at a time as there are cores. A worker process that dies is replaced up to
+twice, and an I/O error that may pass is waited out (:mod:`workflows.step_faults`); whatever else a step's
+function raises is not retried, nor is a step that exceeded its time: it would again, and a night is short.
+One driver at a time works in a workspace, and only the driver has side effects outside ``steps/``. When
+a driver is killed, the kernel kills its workers (Linux; elsewhere Ray does, within seconds); the next
+driver removes what else is left.
 """
 
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -23,31 +25,18 @@ from typing import Any, Self
 from pipeline.errors import Failure, InputError
 from pipeline.workspace import Workspace
 from workflows.driver_lock import driver_lock, record_processes
+from workflows.local_ray import LOST_WORKER_RETRIES, THREAD_SETTINGS, available_cpus, local_ray
 from workflows.progress import ProgressDisplay, ProgressFile, progress_display, read_progress
+from workflows.step_faults import in_one_line, persistently
 from workflows.step_recipe import Step
 from workflows.step_store import StepCall, StepResult, StepStore
 
-LOST_WORKER_RETRIES = 2
+__all__ = ["PendingStep", "StepRunner", "available_cpus", "local_ray"]
+
 POLL_S = 0.2
-# Steps hand over files, not objects, so Ray's shared memory stays almost empty.
-OBJECT_STORE_BYTES = 150 * 2**20
+# Seconds that Ray gets to end a worker.
+_ENDING_S = 30.0
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-# What Ray and the worker processes it starts inherit.
-_RAY_ENVIRONMENT = {
-    **dict.fromkeys(_THREADS, "1"),
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_enable_metrics_collection": "0",
-    # A step that runs out of memory would be repeated for ever.
-    "RAY_task_oom_retries": str(LOST_WORKER_RETRIES),
-    # Ray hides GPUs from tasks that did not reserve one; here each step decides for itself.
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
-
-
-def available_cpus() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 @dataclass(eq=False)
@@ -58,6 +47,7 @@ class PendingStep:
     runner: StepRunner
     finished: StepResult | None = None
     reference: Any = None
+    began: float | None = None
     shown: bool = False
 
     def result(self) -> StepResult:
@@ -86,6 +76,8 @@ class StepRunner:
         self._num_cpus = num_cpus or available_cpus()
         self._pending: dict[tuple[str, str], PendingStep] = {}
         self._resources = ExitStack()
+        self._watched = 0.0
+        self._task: Any = None
         self._lock = -1
 
     def __enter__(self) -> Self:
@@ -128,40 +120,70 @@ class StepRunner:
         while wanted.finished is None:
             import ray
 
-            running = [p for p in self._pending.values() if p.finished is None]
-            if wanted not in running:
+            running = {p.reference: p for p in self._pending.values() if p.finished is None}
+            if wanted.reference not in running:
                 raise Failure(f"step {wanted.step.name} was given up after another had failed")
-            ready, _ = ray.wait([p.reference for p in running], timeout=POLL_S)
-            for pending in running:
-                if pending.reference in ready:
-                    self._collect(pending)
-                else:
-                    self._show(pending)
+            references = list(running)
+            ray.wait(references, timeout=POLL_S)
+            ready, waiting = ray.wait(references, num_returns=len(references), timeout=0)
+            for reference in ready:
+                self._collect(running[reference])
+            if time.monotonic() - self._watched >= POLL_S:
+                self._watched = time.monotonic()
+                for reference in waiting:
+                    self._watch(running[reference])
 
     def _start(self, step: Step, upstream: list[Any]) -> Any:
         import ray
 
         if not ray.is_initialized():
             self._display.say(f"starting Ray on {self._num_cpus} cores")
-            self._resources.enter_context(_local_ray(self._num_cpus))
+            self._resources.enter_context(local_ray(self._num_cpus))
             record_processes(self._lock)
-        task = ray.remote(_run_in_worker).options(
+        _require_resources(step, ray.cluster_resources())
+        if self._task is None:
+            # Once: Ray sends each such object to the workers anew.
+            self._task = ray.remote(_run_in_worker)
+        task = self._task.options(
             name=step.name,
             num_cpus=min(step.num_cpus, self._num_cpus),
+            num_gpus=step.num_gpus or None,
+            memory=step.memory_bytes or None,
             max_retries=LOST_WORKER_RETRIES,
             retry_exceptions=False,
         )
         # Ray starts the task when the steps it takes as arguments have ended.
         return task.remote(self.store.call(step), *upstream)
 
-    def _show(self, pending: PendingStep) -> None:
+    def _watch(self, pending: PendingStep) -> None:
+        """Shows how far a step is, once it has begun, and ends it where its time is up."""
         progress = read_progress(self.store.progress_path(pending.step))
         if progress is None:
             return
+        step, now = pending.step, time.monotonic()
+        if pending.began is None:
+            pending.began = now
+        if step.timeout_s is not None and now - pending.began > step.timeout_s:
+            self._end(pending)
+            at = f" at {progress[0]} of {progress[1]}" if progress[1] else ""
+            raise Failure(
+                f"step {step.name} took longer than the {step.timeout_s:g} s that it may: its process was "
+                f"ended{at}; it is not tried again"
+            )
         if not pending.shown:
             pending.shown = True
-            self._display.start(pending.step.key, pending.step.title or pending.step.name)
-        self._display.update(pending.step.key, *progress)
+            self._display.start(step.key, step.title or step.name)
+        self._display.update(step.key, *progress)
+
+    def _end(self, pending: PendingStep) -> None:
+        """Kills the worker of a step, gives up the others, and removes what the step had written."""
+        import ray
+
+        self._pending.clear()
+        ray.cancel(pending.reference, force=True)
+        # Ray answers when the worker is gone, and with it the lock that keeps the sweep away.
+        ray.wait([pending.reference], timeout=_ENDING_S)
+        self.store.sweep()
 
     def _collect(self, pending: PendingStep) -> None:
         import ray
@@ -172,7 +194,7 @@ class StepRunner:
             computed_now = ray.get(pending.reference)
         except RayTaskError as error:
             self._pending.clear()
-            raise _as_own_error(name, error) from error
+            raise in_one_line(name, getattr(error, "cause", None) or error) from error
         except RayError as error:
             self._pending.clear()
             raise Failure(
@@ -190,14 +212,33 @@ class StepRunner:
 def _run_in_worker(call: StepCall, *_upstream: bool) -> bool:
     """The Ray task: computes one step, in a process that does not outlive the driver."""
     _die_with_parent()
-    for name in _THREADS:
-        os.environ[name] = str(call.num_cpus)
+    threads = max(1, call.num_cpus)
+    for name in THREAD_SETTINGS:
+        os.environ[name] = str(threads)
     if "torch" in sys.modules:
         # A reused worker has read the environment long ago.
-        sys.modules["torch"].set_num_threads(call.num_cpus)
+        sys.modules["torch"].set_num_threads(threads)
     store = StepStore(call.steps)
-    with ProgressFile(store.progress_path(call)) as progress:
-        return store.execute(call, progress)
+
+    def attempt() -> bool:
+        with ProgressFile(store.progress_path(call)) as progress:
+            return store.execute(call, progress)
+
+    return persistently(attempt)
+
+
+def _require_resources(step: Step, there: Mapping[str, float]) -> None:
+    """``InputError`` where no machine has what ``step`` reserves: Ray would wait for one for ever."""
+    if step.num_gpus > there.get("GPU", 0):
+        raise InputError(
+            f"step {step.name} needs {step.num_gpus:g} GPU, and there is {there.get('GPU', 0):g}: "
+            "run it where there is one, or set it to run on the CPU"
+        )
+    if step.memory_bytes > there.get("memory", 0):
+        raise InputError(
+            f"step {step.name} needs {step.memory_bytes / 2**30:.1f} GiB of memory, and there are "
+            f"{there.get('memory', 0) / 2**30:.1f} GiB: run it on a larger machine"
+        )
 
 
 def _die_with_parent() -> None:
@@ -207,38 +248,3 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() == 1:
         os._exit(1)
-
-
-def _as_own_error(name: str, error: Any) -> Exception:
-    """The exception that a step's function raised, told in one line."""
-    cause = getattr(error, "cause", None) or error
-    if isinstance(cause, InputError | Failure):
-        kind = InputError if isinstance(cause, InputError) else Failure
-        return kind(f"step {name}: {cause}")
-    first_line = (str(cause).strip().splitlines() or [""])[0]
-    return Failure(f"step {name} failed: {type(cause).__name__}: {first_line}")
-
-
-@contextmanager
-def _local_ray(num_cpus: int) -> Iterator[None]:
-    import ray
-
-    before = {name: os.environ.get(name) for name in _RAY_ENVIRONMENT}
-    os.environ.update(_RAY_ENVIRONMENT)
-    try:
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            namespace="recap",
-        )
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
-    try:
-        yield
-    finally:
-        ray.shutdown()

@@ -98,6 +98,68 @@ def test_the_database_refuses_to_rewrite_history(workspace: Workspace, change: s
         database.execute(change)
 
 
+def test_a_rollback_holds_until_the_next_promotion_and_repeating_a_turn_does_not_undo_it(
+    workspace: Workspace,
+) -> None:
+    ledger = Ledger(workspace)
+    ledger.set_base("fine_tune", "a", "demonstrations")
+    for n, key in ((1, "b"), (2, "c")):
+        ledger.record_iteration(n, key, {"promoted": True})
+        ledger.promote("fine_tune", key, n, "faster")
+    ledger.roll_back(ledger.champions()[1], "it drops the cube")
+    back = ledger.champion()
+    assert back is not None
+    assert (back.key, back.kind, back.since, back.iteration) == ("b", "rollback", 2, 1)
+    assert (back.origin, back.reason) == ("iteration 1", "it drops the cube")
+    assert not ledger.promote("fine_tune", "c", 2, "faster")
+    assert ledger.champion() == back
+    # Who was to be beaten in each iteration: the last entry that stands before it.
+    assert [[c.key for c in ledger.champions() if c.since < n][-1] for n in (1, 2, 3)] == ["a", "b", "b"]
+    with pytest.raises(Failure, match="champion already"):
+        ledger.roll_back(back, "again")
+    ledger.roll_back(ledger.champions()[2], "it was the gripper")
+    ledger.roll_back(ledger.champions()[0], "no")
+    assert [(c.key, c.origin) for c in ledger.champions()][-2:] == [("c", "iteration 2"), ("a", "base")]
+    (workspace.steps / "fine_tune" / "b").rmdir()
+    with pytest.raises(Failure, match="cannot go back to fine_tune"):
+        ledger.roll_back(back, "gone")
+
+
+def test_a_ledger_from_before_rollbacks_is_read_and_taken_over(workspace: Workspace) -> None:
+    with closing(sqlite3.connect(workspace.ledger_path)) as database:
+        database.executescript("""
+            CREATE TABLE iterations (
+                n INTEGER PRIMARY KEY, candidate TEXT NOT NULL UNIQUE, recorded TEXT NOT NULL,
+                summary TEXT NOT NULL
+            );
+            CREATE TABLE champions (
+                id INTEGER PRIMARY KEY, iteration INTEGER NOT NULL, step TEXT NOT NULL, key TEXT NOT NULL,
+                reason TEXT NOT NULL, promoted TEXT NOT NULL, UNIQUE (iteration, step, key)
+            );
+            CREATE TRIGGER champions_are_not_changed BEFORE UPDATE ON champions
+            BEGIN SELECT RAISE(ABORT, 'the history of champions is append-only'); END;
+            CREATE TRIGGER champions_are_not_removed BEFORE DELETE ON champions
+            BEGIN SELECT RAISE(ABORT, 'the history of champions is append-only'); END;
+            INSERT INTO iterations VALUES (1, 'b', '2026-01-01T00:00:00+00:00', '{}');
+            INSERT INTO champions VALUES (1, 0, 'fine_tune', 'a', 'base', '2026-01-01T00:00:00+00:00');
+            INSERT INTO champions VALUES (2, 1, 'fine_tune', 'b', 'faster', '2026-01-02T00:00:00+00:00');
+        """)
+    ledger = Ledger(workspace)
+    before = ledger.champions()
+    assert [(c.key, c.kind, c.since) for c in before] == [("a", "promotion", 0), ("b", "promotion", 1)]
+    assert not ledger.promote("fine_tune", "b", 1, "faster")
+    assert ledger.champions() == before
+    ledger.roll_back(before[0], "too fast")
+    assert [c.key for c in ledger.champions()] == ["a", "b", "a"]
+    with closing(sqlite3.connect(workspace.ledger_path)) as database:
+        for change in ("DELETE FROM champions", "UPDATE champions SET reason = 'other'"):
+            with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+                database.execute(change)
+        assert database.execute(
+            "SELECT COUNT(*) FROM sqlite_master WHERE name LIKE '%before%'"
+        ).fetchone() == (0,)
+
+
 @settings(max_examples=10, deadline=None)
 @given(keys=st.lists(st.sampled_from("abc"), max_size=8))
 def test_the_champion_is_the_last_new_promotion(

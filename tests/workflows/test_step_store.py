@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import InputError
 from tests.workflows import sample_steps
+from workflows.completion_log import CompletionLog
 from workflows.step_recipe import ExternalInput, Step, canonical_json, code_version, content_digest
 from workflows.step_store import StepCall, StepStore
 
@@ -97,7 +98,8 @@ def test_the_key_depends_on_each_part_of_the_recipe(tmp_path: Path) -> None:
     assert len({step.key for step in variants}) == len(variants)
     moved = replace(base, inputs={**base.inputs, "right": ExternalInput(tmp_path / "moved", "1")})
     assert moved.key == variants[6].key
-    assert replace(base, num_cpus=2, title="adds up").key == base.key
+    reserving = replace(base, num_cpus=0, num_gpus=0.5, memory_bytes=2**30, timeout_s=9.0, title="adds up")
+    assert reserving.key == base.key
 
 
 def test_code_version_follows_the_source_and_imports_nothing(
@@ -142,6 +144,8 @@ def test_content_digest_counts_names_and_bytes(tmp_path: Path) -> None:
         (lambda: noise(size=float("nan")), "not plain JSON"),
         (lambda: noise(size=Path("a")), "not plain JSON"),
         (lambda: noise(unknown=1), "unknown"),
+        (lambda: replace(noise(), num_cpus=-1), "less than nothing"),
+        (lambda: replace(noise(), timeout_s=0.0), "timeout_s"),
         (lambda: Step("noise", sample_steps.write_noise, {"size": 1}), "seed"),
         (lambda: Step("read", sample_steps.read_text, {"out": 1}), "given twice"),
     ],
@@ -175,6 +179,34 @@ def test_a_step_that_raises_leaves_nothing(store: StepStore, step: Step, error: 
     assert store.completions() == []
 
 
+def test_the_list_has_sizes_and_times_without_opening_folders(store: StepStore) -> None:
+    for seed in range(3):
+        store.execute(store.call(noise(seed)), silent)
+    results = store.published()
+    expected = [
+        (r.name, r.key, sum(f["bytes"] for f in r.manifest["files"].values()), r.manifest["finished"])
+        for r in results
+    ]
+    assert [(s.name, s.key, s.bytes, s.finished) for s in store.listed()] == expected and expected[0][2] > 0
+    # A log of an earlier version says nothing of sizes, and may be gone.
+    log = store.root / "completions.jsonl"
+    log.write_text("".join(json.dumps({**line, "bytes": 1}) + "\n" for line in store.completions()[:1]))
+    assert sum(step.bytes == 1 for step in store.listed()) == 1
+    log.unlink()
+    assert [(s.name, s.key, s.bytes, s.finished) for s in store.listed()] == expected
+    assert [r.key for r in store.published("noise")] == [r.key for r in results]
+    assert store.published("other") == []
+    assert StepStore(store.root / "none").listed() == []
+
+
+def test_half_a_line_of_a_power_cut_spoils_no_other(store: StepStore) -> None:
+    store.execute(store.call(noise(1)), silent)
+    log = store.root / "completions.jsonl"
+    log.write_bytes(log.read_bytes() + log.read_bytes()[:40])
+    store.execute(store.call(noise(2)), silent)
+    assert [line["key"] for line in store.completions()] == [noise(1).key, noise(2).key]
+
+
 def _die(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -182,7 +214,7 @@ def _die(*_: object) -> None:
 def _execute(call: StepCall, dies_at: str | None) -> None:
     """What the other process does; ``dies_at`` names a method in which it is killed."""
     if dies_at is not None:
-        setattr(StepStore if hasattr(StepStore, dies_at) else Path, dies_at, _die)
+        setattr(CompletionLog if hasattr(CompletionLog, dies_at) else Path, dies_at, _die)
     os._exit(10 if StepStore(call.steps).execute(call, silent) else 11)
 
 
@@ -221,7 +253,7 @@ def test_a_killed_step_is_swept_and_computed_anew(store: StepStore) -> None:
     assert store.execute(store.call(noise()), silent)
 
 
-@pytest.mark.parametrize("dies_at", ["_log_completion", "rename"])
+@pytest.mark.parametrize("dies_at", ["append", "rename"])
 @pytest.mark.parametrize("successor", ["sweep", "execute"])
 def test_work_complete_at_the_kill_is_published_not_repeated(
     store: StepStore, dies_at: str, successor: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import random
@@ -20,9 +21,10 @@ from pipeline.workspace import Workspace
 from tests.workflows import sample_steps
 from tests.workflows.kill_driver import graph
 from workflows.progress import LineDisplay
+from workflows.step_faults import in_one_line, may_pass, persistently
 from workflows.step_recipe import ExternalInput, Step
 from workflows.step_store import StepStore
-from workflows.steps import StepRunner
+from workflows.steps import StepRunner, local_ray
 
 ROOT = Path(__file__).parents[2]
 
@@ -103,6 +105,90 @@ def test_a_lost_worker_is_replaced(runner: StepRunner, tmp_path: Path) -> None:
     result = runner.run(Step("die_once", sample_steps.die_once, inputs={"mark": mark}))
     assert (result.path / "half.txt").read_text() == "whole"
     assert [path.name for path in result.path.parent.iterdir()] == [result.key]
+
+
+@pytest.mark.parametrize(
+    ("number", "times", "attempts"),
+    [(errno.EIO, 1, 2), (errno.ESTALE, 1, 2), (errno.ENOSPC, 1, 1), (errno.ENOENT, 1, 1)],
+)
+def test_an_io_error_that_may_pass_is_waited_out_and_no_other(
+    runner: StepRunner, tmp_path: Path, number: int, times: int, attempts: int
+) -> None:
+    mark = ExternalInput(tmp_path / "mark", f"{number} {times}")
+    step = Step("disturbed", sample_steps.disturbed, {"number": number, "times": times}, {"mark": mark})
+    if attempts > times:
+        assert runner.run(step).result == {"attempts": attempts}
+    else:
+        with pytest.raises(Failure, match=f"step disturbed failed: .*{os.strerror(number)}") as caught:
+            runner.run(step)
+        assert ("recap gc" in str(caught.value)) == (number == errno.ENOSPC)
+    assert (tmp_path / "mark").read_text() == str(attempts)
+    left = [path.name for path in (runner.store.root / "disturbed").glob(".*")]
+    assert left == []
+
+
+def test_attempts_are_counted_and_the_last_error_is_told() -> None:
+    tried: list[int] = []
+
+    def read() -> None:
+        tried.append(1)
+        try:
+            raise OSError(errno.EIO, "Input/output error")
+        except OSError as error:
+            raise InputError("cannot read episode 7") from error
+
+    with pytest.raises(InputError, match="episode 7"):
+        persistently(read, pauses_s=(0.0, 0.0))
+    assert len(tried) == 3
+    assert str(in_one_line("cache", OSError(errno.EIO, "Input/output error"))).endswith("(tried 3 times)")
+    for error in (InputError("no"), Failure("no"), ZeroDivisionError(), OSError(errno.EACCES, "no")):
+        assert not may_pass(error)
+
+
+def test_a_step_that_exceeds_its_time_is_ended_named_and_not_tried_again(
+    runner: StepRunner, tmp_path: Path
+) -> None:
+    mark = ExternalInput(tmp_path / "mark", "mark")
+    step = Step("never_end", sample_steps.never_end, inputs={"mark": mark}, timeout_s=2.0)
+    beside = runner.submit(Step("noise", sample_steps.write_noise, {"size": 9}, seed=9))
+    with pytest.raises(Failure, match=r"step never_end took longer than the 2 s .* at 3 of 7"):
+        runner.run(step)
+    assert (tmp_path / "mark").read_text() == "x"
+    assert list((runner.store.root / "never_end").iterdir()) == []
+    assert not runner.store.lock_path(step).exists()
+    assert runner.run(beside.step).path.is_dir()
+    time.sleep(0.5)
+    assert (tmp_path / "mark").read_text() == "x"
+
+
+def test_a_step_may_run_a_pool_of_actors_without_taking_a_core_from_them(runner: StepRunner) -> None:
+    pools = [
+        Step("pool", sample_steps.count_cpus_of_actors, {"actors": actors}, num_cpus=0) for actors in (1, 2)
+    ]
+    results = [result.result for result in runner.run_all(pools)]
+    assert results == [{"counted": [10], "threads": "1"}, {"counted": [10, 10], "threads": "1"}]
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (Step("environment", sample_steps.tell_environment, num_gpus=99), "needs 99 GPU"),
+        (Step("environment", sample_steps.tell_environment, memory_bytes=2**60), "GiB of memory"),
+    ],
+)
+def test_what_no_machine_has_is_said_at_once(runner: StepRunner, step: Step, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        runner.run(step)
+    assert runner.run(Step("noise", sample_steps.write_noise, {"size": 7}, seed=7)).path.is_dir()
+
+
+def test_local_ray_uses_the_one_that_runs(runner: StepRunner) -> None:
+    runner.run(noise(4))
+    import ray
+
+    with local_ray():
+        assert ray.is_initialized()
+    assert ray.is_initialized()
 
 
 def test_workers_are_reused_and_get_the_threads_of_their_step(runner: StepRunner) -> None:

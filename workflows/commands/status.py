@@ -2,76 +2,153 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from pathlib import Path
+import json
+from datetime import UTC, datetime
+from typing import Annotated
 
+import typer
+
+from pipeline.errors import InputError
 from pipeline.workspace import Workspace
-from workflows.commands.episodes_list import current_outcomes, outcome_of
 from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption, existing_workspace, table
-from workflows.ledger import Ledger
+from workflows.disk_usage import size_in_words
+from workflows.ledger import Champion
+from workflows.workspace_status import DISPUTED, WorkspaceStatus, workspace_status
 
-_KINDS = {
-    "person": "demonstration",
-    "policy": "rollout",
-    "corrected": "corrected rollout",
-    "unknown": "damaged (see recap episodes check)",
-}
-DISPUTED = "disputed"
 _OUTCOMES = ("success", "failure", "exclude", DISPUTED, "unlabelled")
+_ITERATIONS = 5  # that are listed
 
 
-def status(workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
-    """What there is, who is the champion, what to do next. Reads the workspace, writes nothing."""
+def status(
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    lineage: Annotated[
+        bool, typer.Option("--lineage", help="The tree of all that the champion came from, instead.")
+    ] = False,
+    of: Annotated[
+        str | None, typer.Option(metavar="STEP/KEY", help="With --lineage: of this step, not the champion.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+) -> None:
+    """What there is, who is the champion, what to do next. Reads the workspace, writes nothing.
+
+    Folders with very many files are not added up to the end; then it says 'over' so many bytes.
+    """
     found = existing_workspace(workspace)
-    items = found.index()
-    outcomes = current_outcomes(found)
-    counts = Counter((i.entry.info.task, _KINDS[i.driver], outcome_of(i.entry, outcomes)) for i in items)
-    kinds = sorted({(task, kind) for task, kind, _ in counts})
-    disputed = sum(count for (_, _, outcome), count in counts.items() if outcome == DISPUTED)
-    columns = [outcome for outcome in _OUTCOMES if outcome != DISPUTED or disputed]
-    rows = [[task, kind, *(counts[task, kind, outcome] for outcome in columns)] for task, kind in kinds]
-    if rows:
-        print(table(["task", "episodes of", *columns], rows))
-    unlabelled = sum(count for (_, _, outcome), count in counts.items() if outcome == "unlabelled")
-    hours = sum(i.entry.length / i.entry.info.rate_hz for i in items) / 3600
-    print(f"\n{len(items)} episodes, {hours:.2f} hours, {unlabelled} unlabelled")
-    for part in found.unfinished():
-        print(f"unfinished recording: {part}")
-    _show_iterations(found)
-    if disputed:
-        print(f"{disputed} disputed: a reviewer decides, in the app or by 'recap label disputes'")
-    print(f"next: {_next(found, len(items), unlabelled)}")
+    if of is not None and not lineage:
+        raise InputError("--of belongs to --lineage: give both")
+    if lineage:
+        _show_lineage(found, of, as_json)
+        return
+    seen = workspace_status(found)
+    if as_json:
+        print(json.dumps(seen.document(), indent=1, ensure_ascii=False))
+        return
+    _show_picture(found, seen)
+    _show_episodes(seen)
+    _show_iterations(seen)
+    _show_disk(seen)
 
 
-def _show_iterations(workspace: Workspace) -> None:
-    ledger = Ledger(workspace)
-    for iteration in ledger.iterations():
-        reason = iteration.summary.get("reason", "")
-        print(f"iteration {iteration.n} ({iteration.recorded}): {reason}".rstrip(": "))
-    champion = ledger.champion()
+def _show_picture(workspace: Workspace, seen: WorkspaceStatus) -> None:
+    """What an operator wants to know at a glance: who drives, what is new, who is waited for, what next."""
+    champion, waiting, value = seen.champion, seen.waiting, seen.value_model
+    if seen.busy is not None:
+        print(f"at work: process {seen.busy} works in this workspace now")
     if champion is None:
         print("champion: none yet")
     else:
-        origin = "base" if champion.iteration == 0 else f"iteration {champion.iteration}"
-        print(f"champion: {origin}, {champion.path}\n          {champion.reason}")
+        verb = "rolled back to" if champion.kind == "rollback" else "since"
+        print(f"champion: {champion.origin}, {verb} {_time(champion.promoted)}: {champion.reason}")
+        print(f"          {champion.path}")
+        steps = "1 step" if seen.champion_steps == 1 else f"{seen.champion_steps} steps"
+        print(f"          came from {steps}: see 'recap status --lineage'")
+    if seen.iterations:
+        print(f"new since the last iteration: {seen.new_episodes} episodes, {seen.new_labels} labels")
+    waits = [
+        f"{_episodes(waiting.unlabelled)} to label" if waiting.unlabelled else "",
+        f"{waiting.second_opinion} for a second opinion" if waiting.second_opinion else "",
+        f"{waiting.disputed} disputed: a reviewer decides, in the app or by 'recap label disputes'"
+        if waiting.disputed
+        else "",
+    ]
+    print(f"waiting for people: {', '.join(text for text in waits if text) or 'nothing'}")
+    for sentence in seen.to_record:
+        print(f"to record: {sentence}")
+    if value is not None:
+        print(f"value model: {value.members} networks, {_time(value.saved)}, labels {value.labels[:8]}")
+    for part in seen.unfinished:
+        print(f"unfinished recording: {part}")
+    print(f"next: {_next(workspace, seen)}")
 
 
-def _next(workspace: Workspace, episodes: int, unlabelled: int) -> str:
+def _show_episodes(seen: WorkspaceStatus) -> None:
+    kinds = sorted({(task, kind) for task, kind, _ in seen.counts})
+    columns = [outcome for outcome in _OUTCOMES if outcome != DISPUTED or seen.waiting.disputed]
+    rows = [[task, kind, *(seen.counts[task, kind, outcome] for outcome in columns)] for task, kind in kinds]
+    print()
+    if rows:
+        print(table(["task", "episodes of", *columns], rows))
+    print(f"{seen.episodes} episodes, {seen.hours:.2f} hours, {seen.waiting.unlabelled} unlabelled")
+
+
+def _show_iterations(seen: WorkspaceStatus) -> None:
+    if seen.iterations:
+        print()
+    if len(seen.iterations) > _ITERATIONS:
+        print(f"({len(seen.iterations) - _ITERATIONS} iterations before these: see 'recap report')")
+    for iteration in seen.iterations[-_ITERATIONS:]:
+        reason = iteration.summary.get("reason", "")
+        print(f"iteration {iteration.n}, {_time(iteration.recorded)}: {reason}".rstrip(": "))
+
+
+def _show_disk(seen: WorkspaceStatus) -> None:
+    said = ", ".join(f"{kind} {usage}" for kind, usage in seen.disk.items() if usage.bytes)
+    print(f"\ndisk: {said or 'nothing'}")
+    if seen.removable:
+        print(f"      'recap gc' would free up to {size_in_words(seen.removable)}")
+
+
+def _show_lineage(workspace: Workspace, of: str | None, as_json: bool) -> None:
+    from workflows.ledger import Ledger
+    from workflows.lineage import lineage
+    from workflows.lineage_tree import lineage_lines
+    from workflows.step_recipe import StepAddress
+
+    root: Champion | StepAddress | None = StepAddress.parse(of) if of else Ledger(workspace).champion()
+    if root is None:
+        raise InputError("there is no champion yet: run 'recap improve', or name a step with --of")
+    found = lineage(workspace, root)
+    if as_json:
+        print(json.dumps(found.document(), indent=1, ensure_ascii=False))
+    else:
+        print("\n".join(lineage_lines(found)))
+
+
+def _next(workspace: Workspace, seen: WorkspaceStatus) -> str:
     option = "" if workspace.root == DEFAULT_WORKSPACE else f" --workspace {workspace.root}"
-    if episodes == 0:
+    if seen.episodes == 0:
         return f"recap demo{option} (simulation), or recap record{option}"
-    if unlabelled:
-        return f"recap label{option} ({unlabelled} episodes wait)"
-    if Ledger(workspace).champion() is None or not _used_all(workspace):
+    if seen.waiting.unlabelled:
+        return f"recap label{option} ({_episodes(seen.waiting.unlabelled)} wait)"
+    if seen.champion is None or not seen.iterations or seen.new_episodes or seen.new_labels:
         return f"recap improve{option}"
     return f"recap rollout{option}: let the champion try, and correct it"
 
 
-def _used_all(workspace: Workspace) -> bool:
-    """Whether nothing was recorded or labelled since the last iteration."""
-    iterations = Ledger(workspace).iterations()
-    if not iterations:
-        return False
-    changed: list[Path] = [entry.path for entry in workspace.list_episodes()]
-    noted = workspace.ledger_path.stat().st_mtime
-    return all(path.stat().st_mtime <= noted for path in [*changed, workspace.labels_path] if path.exists())
+def _episodes(count: int) -> str:
+    return f"{count} episode{'' if count == 1 else 's'}"
+
+
+def _time(utc: str) -> str:
+    """A time as people say it: to the minute, and how long ago."""
+    then = datetime.fromisoformat(utc)
+    minutes = int((datetime.now(UTC) - then).total_seconds() // 60)
+    ago = next(
+        (
+            f"{minutes // size} {unit}{'' if minutes // size == 1 else 's'} ago"
+            for size, unit in ((24 * 60, "day"), (60, "hour"), (1, "minute"))
+            if minutes >= size
+        ),
+        "just now",
+    )
+    return f"{then.astimezone().strftime('%Y-%m-%d %H:%M')} ({ago})"

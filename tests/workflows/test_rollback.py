@@ -1,0 +1,130 @@
+"""``recap rollback``, on real ledgers and published steps."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline.workspace import Workspace
+from tests.workflows import sample_steps
+from workflows.cli import main
+from workflows.driver_lock import driver_lock
+from workflows.ledger import Ledger
+from workflows.step_recipe import Step
+from workflows.step_store import StepStore
+
+
+def silent(done: int, total: int, message: str = "") -> None:
+    """Shows nothing."""
+
+
+def checkpoint(n: int) -> Step:
+    return Step("train", sample_steps.write_noise, {"size": 8}, seed=n)
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Workspace:
+    """Base, iteration 1 promoted, iteration 2 kept out, iteration 3 promoted."""
+    workspace = Workspace(tmp_path / "lab").create()
+    store, ledger = StepStore(workspace.steps), Ledger(workspace)
+    for n in range(4):
+        store.execute(store.call(checkpoint(n)), silent)
+    ledger.set_base("train", checkpoint(0).key, "trained on every demonstration")
+    for n, promoted in ((1, True), (2, False), (3, True)):
+        reason = "promoted: faster" if promoted else "kept champion: not better beyond chance"
+        ledger.record_iteration(n, checkpoint(n).key, {"promoted": promoted, "reason": reason})
+        if promoted:
+            ledger.promote("train", checkpoint(n).key, n, reason)
+    return workspace
+
+
+def recap(capsys: pytest.CaptureFixture[str], lab: Workspace, *words: str) -> tuple[int, str, str]:
+    status = main([*words, "--workspace", str(lab.root)])
+    said = capsys.readouterr()
+    return status, said.out, said.err
+
+
+def test_it_says_what_it_would_do_and_does_it_only_when_told(
+    lab: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = lab.ledger_path.read_bytes()
+    status, out, _ = recap(capsys, lab, "rollback")
+    assert status == 0 and lab.ledger_path.read_bytes() == before
+    assert "champion now   iteration 3" in out and "would become   iteration 1" in out
+    assert out.endswith("nothing was changed: add --yes to do it\n")
+    status, out, _ = recap(capsys, lab, "rollback", "--yes", "--reason", "it drops the cube")
+    assert status == 0 and out.endswith("done: iteration 1 is the champion\n")
+    champion = Ledger(lab).champion()
+    assert champion is not None and champion.path == lab.steps / "train" / checkpoint(1).key
+    assert champion.reason == "rolled back from iteration 3: it drops the cube"
+    assert "champion: iteration 1, rolled back to " in recap(capsys, lab, "status")[1]
+
+
+def test_back_twice_goes_further_back_and_forward_by_number(
+    lab: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, origin in (((), "iteration 1"), ((), "base"), (("--to", "3"), "iteration 3")):
+        assert recap(capsys, lab, "rollback", "--yes", *words)[0] == 0
+        champion = Ledger(lab).champion()
+        assert champion is not None and champion.origin == origin
+    assert recap(capsys, lab, "rollback", "--to", "base", "--yes")[0] == 0
+    assert [c.origin for c in Ledger(lab).champions()] == [
+        "base",
+        "iteration 1",
+        "iteration 3",
+        "iteration 1",
+        "base",
+        "iteration 3",
+        "base",
+    ]
+    status, _, error = recap(capsys, lab, "rollback", "--yes")
+    assert status == 2 and "base is the first champion" in error
+
+
+@pytest.mark.parametrize(
+    ("to", "message"),
+    [
+        ("2", "iteration 2 never was champion (kept champion: not better beyond chance)"),
+        ("7", "there is no iteration 7: there are base, iteration 1, iteration 3"),
+        ("3", "iteration 3 is the champion already"),
+        ("first", "not 'first'"),
+    ],
+)
+def test_what_never_was_champion_cannot_be_again(
+    lab: Workspace, capsys: pytest.CaptureFixture[str], to: str, message: str
+) -> None:
+    status, out, error = recap(capsys, lab, "rollback", "--to", to, "--yes")
+    assert (status, out) == (2, "") and message in error and error.count("\n") == 1
+    assert len(Ledger(lab).champions()) == 3
+
+
+def test_a_checkpoint_that_is_gone_or_damaged_is_named_and_refused(
+    lab: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(lab.steps / "train" / checkpoint(1).key)
+    status, _, error = recap(capsys, lab, "rollback", "--yes")
+    assert status == 2 and "iteration 1 is gone" in error and checkpoint(1).key in error
+    assert "there are base, iteration 3" in error
+    (lab.steps / "train" / checkpoint(0).key / "first.npy").write_bytes(b"other")
+    status, _, error = recap(capsys, lab, "rollback", "--to", "base", "--yes")
+    assert status == 2 and "base is damaged" in error and "first.npy" in error
+    assert len(Ledger(lab).champions()) == 3
+
+
+def test_it_waits_for_nobody_who_works_in_the_workspace(
+    lab: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with driver_lock(lab.root):
+        assert recap(capsys, lab, "rollback")[0] == 0
+        status, _, error = recap(capsys, lab, "rollback", "--yes")
+        assert status == 2 and "another recap command" in error
+    assert len(Ledger(lab).champions()) == 3
+
+
+def test_without_a_champion_there_is_nothing_to_go_back_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, _, error = recap(capsys, Workspace(tmp_path).create(), "rollback")
+    assert status == 2 and "no champion" in error

@@ -1,0 +1,165 @@
+"""``recap status`` on a workspace as the loop leaves it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.labels import LabelStore
+from tests.workflows.sample_lab import SampleLab, add_episode, make_lab
+from workflows.cli import main
+from workflows.driver_lock import driver_lock
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> SampleLab:
+    """One turn that promoted, one that did not, a while ago."""
+    lab = make_lab(tmp_path / "lab")
+    lab.turn(promoted=True)
+    lab.turn(promoted=False)
+    return lab
+
+
+def recap(capsys: pytest.CaptureFixture[str], lab: SampleLab, *words: str) -> str:
+    assert main([*words, "--workspace", str(lab.workspace.root)]) == 0
+    return capsys.readouterr().out
+
+
+def document(capsys: pytest.CaptureFixture[str], lab: SampleLab) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads(recap(capsys, lab, "status", "--json"))
+    return read
+
+
+def age(lab: SampleLab) -> None:
+    """Lets everything there is be an hour old, as file times tell it in seconds."""
+    hour_ago = time.time() - 3600
+    for path in lab.workspace.root.rglob("*"):
+        if not path.is_symlink():
+            os.utime(path, (hour_ago, hour_ago))
+
+
+def test_the_picture_comes_first(lab: SampleLab, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = recap(capsys, lab, "status").splitlines()
+    assert lines[0].startswith("champion: iteration 1, since 20") and lines[0].endswith("promoted: faster")
+    assert "(just now)" in lines[0] and str(lab.store.path(lab.turns[0].candidate)) in lines[1]
+    assert "came from 5 steps" in lines[2]
+    assert "new since the last iteration: 0 episodes, 0 labels" in lines
+    assert "waiting for people: nothing" in lines
+    assert "to record: rollouts of the champion: there is none yet" in lines
+    assert next(line for line in lines if line.startswith("next: ")).startswith("next: recap rollout")
+    assert lines.index("4 episodes, 0.00 hours, 0 unlabelled") > 5
+    disk = next(line for line in lines if line.startswith("disk: episodes "))
+    assert "steps 0.0 MiB" in disk and lines.index(disk) >= len(lines) - 2
+
+
+def test_episodes_and_labels_after_the_frozen_ones_are_new_and_wait(
+    lab: SampleLab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    age(lab)
+    champion = lab.turns[0].candidate
+    add_episode(lab.workspace, "new-0", policy_checkpoint=f"{champion.name}/{champion.key}")
+    add_episode(lab.workspace, "new-1", task="open the drawer")
+    with LabelStore(lab.workspace.labels_path) as store:
+        store.sync((entry.id, entry.info.task) for entry in lab.workspace.list_episodes())
+        store.set("new-1", "success", "ana")
+    seen = document(capsys, lab)
+    # The other labels were given within this second, after their file's time was set back.
+    assert seen["new_since_last_iteration"]["episodes"] == 2
+    assert seen["new_since_last_iteration"]["labels"] >= 1
+    assert seen["waiting"] == {"unlabelled": 1, "second_opinion": 0, "disputed": 0}
+    assert seen["to_record"] == ["'open the drawer' has no failure: a value model learns from both"]
+    out = recap(capsys, lab, "status")
+    assert "waiting for people: 1 episode to label" in out and "(1 episode wait)" in out
+
+
+def test_second_opinions_follow_the_rules_of_the_site(
+    lab: SampleLab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab.workspace.config_path.write_text("[labels]\ndouble_share = 1.0\n")
+    assert document(capsys, lab)["waiting"]["second_opinion"] == 4
+    assert "4 for a second opinion" in recap(capsys, lab, "status")
+
+
+def test_what_gc_would_free_the_value_model_and_who_works_are_said(
+    lab: SampleLab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    members = [f"steps/train_value/{member.key}/checkpoint" for member in lab.turns[0].members]
+    model = {"members": members, "snapshot": "abcdef0123456789" * 4, "training": {}}
+    (lab.workspace.root / "value-model.json").write_text(json.dumps(model))
+    partial = lab.workspace.steps / "advantages" / f".{'0' * 32}.{'1' * 12}.partial"
+    partial.mkdir()
+    (partial / "large.bin").write_bytes(bytes(3 * 2**20))
+    with driver_lock(lab.workspace.root):
+        out = recap(capsys, lab, "status")
+    assert f"at work: process {os.getpid()} " in out
+    assert "value model: 2 networks, " in out and "labels abcdef01" in out
+    assert "'recap gc' would free up to 3.0 MiB" in out
+    assert "at work" not in recap(capsys, lab, "status")
+
+
+def test_a_rollback_is_seen(lab: SampleLab, capsys: pytest.CaptureFixture[str]) -> None:
+    recap(capsys, lab, "rollback", "--yes", "--reason", "it drops the cube")
+    out = recap(capsys, lab, "status")
+    assert out.startswith("champion: base, rolled back to ")
+    assert "rolled back from iteration 1: it drops the cube" in out
+
+
+def test_only_the_last_iterations_are_listed(lab: SampleLab, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(4):
+        lab.turn(promoted=False)
+    out = recap(capsys, lab, "status")
+    assert "(1 iterations before these" in out and "\niteration 6, " in out and "\niteration 1, " not in out
+
+
+def test_the_json_is_complete_and_the_lineage_a_tree(
+    lab: SampleLab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = document(capsys, lab)
+    assert seen["champion"]["key"] == lab.turns[0].candidate.key and seen["episodes"] == 4
+    assert [iteration["n"] for iteration in seen["iterations"]] == [1, 2]
+    assert seen["disk"]["steps"]["bytes"] == sum(step.bytes for step in lab.store.listed())
+    tree = recap(capsys, lab, "status", "--lineage")
+    assert tree.startswith("fine_tune_recap/") and "2 × train_value" in tree
+    assert "in all: 5 steps, 3 episodes, 3 labels in 2 snapshots" in tree
+    read = json.loads(recap(capsys, lab, "status", "--lineage", "--json"))
+    assert len(read["steps"]) == 5 and read["episodes"] == ["demo-0", "demo-1", "rollout-1"]
+    other = lab.turns[1].report
+    assert recap(capsys, lab, "status", "--lineage", "--of", f"report/{other.key}").startswith("report/")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(("--of", "report/1"), "belongs to --lineage"), (("--lineage", "--of", "report/1"), "no step report/1")],
+)
+def test_what_cannot_be_shown_is_said(
+    lab: SampleLab, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
+) -> None:
+    assert main(["status", *words, "--workspace", str(lab.workspace.root)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_it_changes_nothing_and_loads_nothing_heavy(lab: SampleLab) -> None:
+    place = str(lab.workspace.root)
+    script = (
+        f"import sys; from workflows.cli import main; status = main(['status', '--workspace', {place!r}]); "
+        "print([name for name in ('ray', 'torch', 'pyarrow', 'pandas') if name in sys.modules]); "
+        "sys.exit(status)"
+    )
+    before = {path: path.lstat().st_mtime_ns for path in lab.workspace.root.rglob("*") if path.is_file()}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert done.stdout.endswith("\n[]\n")
+    after = {path: path.lstat().st_mtime_ns for path in lab.workspace.root.rglob("*") if path.is_file()}
+    # SQLite's own files and the index of episodes come and go.
+    changed = {path.name for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+    assert changed <= {"episodes.sqlite", "labels.sqlite-wal", "labels.sqlite-shm", "labels.sqlite"}

@@ -1,0 +1,50 @@
+"""``recap rollback``: makes an earlier champion the champion again."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption, existing_workspace
+
+
+def rollback(
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    to: Annotated[
+        str | None,
+        typer.Option(metavar="N|base", help="The iteration to go back to (default: the champion before)."),
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why, in a few words; kept in the history.")] = "",
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it, and do not only say what would be done.")
+    ] = False,
+) -> None:
+    """Makes an earlier champion the champion again; without --yes, only says what would change.
+
+    Reads runs.sqlite and steps/; with --yes appends to the history in runs.sqlite, from which nothing is
+    ever removed. Refused where the earlier champion's checkpoint is gone or damaged, and while another
+    command works in the workspace.
+    """
+    from workflows.driver_lock import driver_lock
+    from workflows.ledger import Champion
+    from workflows.rollback import choose
+
+    def show(what: str, champion: Champion) -> None:
+        print(f"{what:<15}{champion.origin}, since {champion.promoted[:16]}: {champion.reason}")
+        print(f"{'':<15}{champion.path}")
+
+    found = existing_workspace(workspace)
+    chosen = choose(found, to)
+    show("champion now", chosen.now)
+    show("would become", chosen.to)
+    print(f"{'then':<15}'recap rollout' and 'recap policy' use it, and the next candidate has to beat it")
+    back = "base" if chosen.now.iteration == 0 else str(chosen.now.iteration)
+    print(f"{'':<15}'recap rollback --to {back}' takes it back, until 'recap gc' frees that checkpoint")
+    if not yes:
+        print("nothing was changed: add --yes to do it")
+        return
+    with driver_lock(found.root):
+        # Chosen again: the ledger may have changed before the workspace was ours.
+        choose(found, to).do(found, reason)
+    print(f"done: {chosen.to.origin} is the champion")
