@@ -7,10 +7,12 @@ pixels as the loop trains it (cross-fitted, its default configuration), and ever
 - *AUC at half*: the chance that a success is valued above a failure of the same task, at half of each
   one's own length, and (*same age*) at the frame that is half of the task's median success. The first is
   what is usually quoted; it flatters, since failures last longer and the clock alone tells them apart.
-- *rank correlation*: Spearman's, of value and -time-to-go, over all frames of a task's successes. People and
-  policies of different speeds are in there, and how fast somebody is cannot be seen in one frame: the means
-  *within one operator* and *within one episode* leave that out.
-- *ECE*: the expected calibration error over ten parts of [-1, 0].
+- *rank correlation*: Spearman's, of value and -time-to-go in each success, the mean over them: does the value
+  rise as the task nears its end? *Pooled* ranks all frames of a task's successes together. People and
+  policies of different speeds are in there, and how fast somebody is cannot be seen in one frame; *within one
+  operator* lies between the two.
+- *ECE*: the expected calibration error over ten parts of [-1, 0], and *error*: the mean of |value - return|.
+  A clock that gives the mean return of each age has no ECE by construction, but errs.
 
 The same for the baselines that the gate computes, and for *true state*: regression trees on what the
 simulator knows (where the cubes are, what is held), out of the same folds. It sees what no camera blurs and
@@ -64,8 +66,8 @@ def train(
     return [(r.fold, r.member, r.path) for r in results], sum(r.seconds for r in results)
 
 
-def ranks_within(data: QualityData, values: np.ndarray) -> tuple[float, float]:
-    """Spearman's of value and -time-to-go on successes: mean over operators, and mean over episodes."""
+def rank_within_operators(data: QualityData, values: np.ndarray) -> float:
+    """Spearman's of value and -time-to-go over one operator's successes, the mean over operators."""
     table = data.table
     won = np.array([data.outcomes[e] == Outcome.SUCCESS for e in table.episode_ids])
     left = table.lengths[table.episode_index] - 1 - table.frame_index
@@ -74,30 +76,40 @@ def ranks_within(data: QualityData, values: np.ndarray) -> tuple[float, float]:
         chosen = (won & (np.array(data.operators) == person))[table.episode_index]
         if chosen.any():
             by_operator.append(float(spearmanr(values[chosen], -left[chosen]).statistic))
-    by_episode = [
-        float(spearmanr(values[table.frames_of(i)], np.arange(table.lengths[i])).statistic)
-        for i in np.flatnonzero(won)
-    ]
-    return statistics.fmean(by_operator), statistics.fmean(by_episode)
+    return statistics.fmean(by_operator)
 
 
-def figures(quality: ValueQuality) -> dict[str, float | None]:
+def rank_within_episodes(data: QualityData, values: np.ndarray) -> float:
+    """Spearman's of value and -time-to-go in each success, the mean over them; 0 where it is constant."""
+    ranks = []
+    for i, episode_id in enumerate(data.table.episode_ids):
+        found = values[data.table.frames_of(i)]
+        if data.outcomes[episode_id] == Outcome.SUCCESS:
+            constant = np.ptp(found) == 0
+            ranks.append(0.0 if constant else float(spearmanr(found, np.arange(len(found))).statistic))
+    return statistics.fmean(ranks)
+
+
+def figures(data: QualityData, values: np.ndarray, quality: ValueQuality) -> dict[str, float | None]:
     """The numbers of a table row and of the JSON."""
     found = {
         "auc_half": quality.auc_by_part["50%"],
         "auc_half_same_age": quality.auc_same_age["50%"],
-        "rank_correlation": quality.rank_correlation,
+        "rank_correlation": rank_within_episodes(data, values),
+        "rank_correlation_pooled": quality.rank_correlation,
         "ece": quality.expected_calibration_error,
+        "error": quality.mean_absolute_error,
     }
     return {name: None if number is None else round(number, 3) for name, number in found.items()}
 
 
 def print_rows(rows: dict[str, dict[str, float | None]]) -> None:
     """One line a method."""
-    print(f"\n{'':16}{'AUC at half':>14}{'same age':>11}{'rank corr.':>12}{'ECE':>8}")
+    header = ("AUC at half", "same age", "rank corr.", "pooled", "ECE", "error")
+    print("\n" + " " * 16 + "".join(f"{name:>13}" for name in header))
     for name, row in rows.items():
         cells = ["-" if number is None else f"{number:.3f}" for number in row.values()]
-        print(f"{name:16}{cells[0]:>14}{cells[1]:>11}{cells[2]:>12}{cells[3]:>8}")
+        print(f"{name:16}" + "".join(f"{cell:>13}" for cell in cells))
 
 
 def print_drops(found: DropDetection) -> None:
@@ -127,12 +139,11 @@ def measure(root: Path, size: Size, config: ValueTrainingConfig, out: Path | Non
     values, planted_values = (score(table, models, config) for table in (data.table, data.planted))
     baselines |= {b.name: b.score(data.table, data.outcomes, config) for b in BASELINES}
     quality = measure_quality(data.table, values, data.outcomes, config.failure_penalty, baselines=baselines)
-    rows = {"value model": figures(quality)} | {n: figures(b) for n, b in quality.baselines.items()}
+    rows = {"value model": figures(data, values, quality)}
+    rows |= {name: figures(data, baselines[name], found) for name, found in quality.baselines.items()}
     print_rows(rows)
-    within_operator, within_episode = ranks_within(data, values)
-    print(
-        f"rank correlation within one operator {within_operator:.3f}, within one episode {within_episode:.3f}"
-    )
+    within_operator = rank_within_operators(data, values)
+    print(f"rank correlation of the value model within one operator: {within_operator:.3f}")
     drops = detect(data.planted, planted_values, data.drops, data.table, values, data.outcomes)
     print_drops(drops)
     if out is not None:
@@ -143,7 +154,6 @@ def measure(root: Path, size: Size, config: ValueTrainingConfig, out: Path | Non
         "frames": frames,
         **rows["value model"],
         "rank_correlation_within_operator": round(within_operator, 3),
-        "rank_correlation_within_episode": round(within_episode, 3),
         **{name.replace(" ", "_"): row for name, row in rows.items() if name != "value model"},
         "drop_detected": round(drops.seen, 3),
         "drop_cases": drops.cases,
