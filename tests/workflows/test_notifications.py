@@ -7,7 +7,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -188,7 +188,12 @@ def test_a_run_is_told_of_once_and_never_failed_by_it(tmp_path: Path) -> None:
 
 def test_no_command_is_run_that_others_could_have_written(tmp_path: Path) -> None:
     told = []
-    outside = Outside(tell=lambda target, summary: told.append(target) or {"url": "ok"})  # type: ignore[func-returns-value]  # none
+
+    def tell(target: Target, summary: Mapping[str, Any]) -> dict[str, str]:
+        told.append(target)
+        return {"url": "ok"}
+
+    outside = Outside(tell=tell)
     database = tmp_path / "schedules.sqlite"
     database.touch(0o600)
     target = Target("true", "https://example.org")

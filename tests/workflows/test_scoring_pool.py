@@ -217,7 +217,8 @@ def test_what_a_lost_actor_had_is_given_to_another(
         if killed:
             return
         children = psutil.Process().children(recursive=True)
-        actors = [p for p in children if "ScoringActor" in " ".join(p.cmdline())]
+        # One that has just ended has no command line.
+        actors = [p for p in children if "ScoringActor" in " ".join(p.as_dict(["cmdline"])["cmdline"] or [])]
         for process in actors[:1]:
             process.send_signal(signal.SIGKILL)
             killed.append(process.pid)
