@@ -5,6 +5,9 @@ The layout is in :mod:`pipeline.episode_layout` and, for other programs, in docs
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +35,10 @@ from pipeline.errors import InputError
 from pipeline.frame_codec import decode
 
 __all__ = ["EpisodeEntry", "EpisodeReader", "EpisodeWriter", "read_entry", "recover"]
+
+_ERRNO = re.compile(r"\berrno = (\d+)")
+# None at all, and those of an address or a size that only a damaged file asks for.
+_OF_DAMAGE = {0, errno.EINVAL, errno.EFBIG, errno.EOVERFLOW}
 
 
 @dataclass(frozen=True)
@@ -230,4 +237,18 @@ def _reading(path: Path) -> Iterator[None]:
     except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
         if isinstance(error, InputError):
             raise
+        passing = _disturbance(error)
+        if passing is not None:
+            raise InputError(f"{path} cannot be read now: {passing.strerror}") from passing
         raise InputError(f"{path} is damaged or incomplete: {error}") from error
+
+
+def _disturbance(error: Exception) -> OSError | None:
+    """The disk's own error, which h5py tells in its text only, under the name of any of its exceptions."""
+    found = _ERRNO.search(str(error))
+    number = int(found[1]) if found is not None else 0
+    if number in _OF_DAMAGE:
+        return None
+    cause = OSError(number, os.strerror(number))
+    cause.__cause__ = error
+    return cause

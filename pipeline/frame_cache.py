@@ -61,7 +61,8 @@ class CachedEpisode:
     ``images`` (T, C, S, S, 3) uint8 RGB, memory-mapped; ``state`` (T, 15) float32 as
     :data:`pipeline.episode.POLICY_STATE_NAMES`; ``action`` (T, 7) float32 as
     :data:`pipeline.episode.ACTION_NAMES`; ``source`` (T,) uint8 as :class:`pipeline.episode.Source`.
-    ``image_file`` is the file that ``images`` maps.
+    ``image_file`` is the file that ``images`` maps. ``content`` is the content key: equal for the same
+    recording under two ids.
     """
 
     images: np.ndarray
@@ -70,6 +71,7 @@ class CachedEpisode:
     source: np.ndarray
     info: EpisodeInfo
     image_file: Path
+    content: str
 
     @property
     def task(self) -> str:
@@ -191,6 +193,7 @@ class FrameCache:
                 **{name: map_array(folder / name) for name in ("images", "state", "action", "source")},
                 info=pointer.info,
                 image_file=image_file(folder),
+                content=pointer.content,
             )
         except (OSError, KeyError, ValueError) as error:
             raise self._absent(episode_id) from error

@@ -3,7 +3,8 @@
 Each episode's scores are a Zarr v3 group that plain ``zarr.open_group`` reads, written aside and renamed
 into place: all of its arrays appear at once, whenever the writer may have been killed. They are not
 flushed to the disk one by one, which would take longer than computing them; instead the group carries a
-checksum of each array, and what a power cut has spoilt counts as not scored. All can be computed again.
+checksum of each array, and what a power cut has spoilt counts as not scored: an array, the checksums, or
+both. Where the arrays themselves are gone, plain Zarr reads NaN. All can be computed again.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import numpy as np
 from pipeline.atomic_folder import remove_all_leftovers
 from pipeline.cache_layout import safe_name
 from pipeline.errors import InputError
-from pipeline.mapped_arrays import METADATA, map_array, read_attributes
+from pipeline.mapped_arrays import METADATA, chunk_file, map_array, read_attributes
 
 if TYPE_CHECKING:
     from pipeline.frame_cache import FrameCache
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 # them, and they grow with the workspace.
 VALUES_PREFIX = "values-"
 
+# Version 1 had no such attribute and no checksums; its arrays were written by the library and flushed.
+FORMAT_VERSION = 2
+_VERSION = "format_version"
 _CHECKSUMS = "crc32"
 _CONTENT = "content"
 # Names of one file; ext4 allows 65,000.
@@ -88,15 +92,16 @@ class ScoreWriter:
     def publish(self, episode_id: str, scores: Mapping[str, np.ndarray], *, content: str = "") -> None:
         """Stores named ``(T,)`` float32 arrays of one episode; all names appear at once.
 
-        Publishing again replaces them all. ``content`` is the content key of the frames that they were
-        computed from (:mod:`pipeline.cache_layout`), where that is known. Raises ``InputError`` when the
-        arrays differ in length or hold a number that is not finite: a missing score must never pass for
+        Publishing again replaces them all. ``content`` says what they were computed from, where that is
+        known (:attr:`pipeline.stored_frames.StoredFrames.scored_from`). Raises ``InputError`` when the arrays
+        differ in length or hold a number that is not finite: a missing score must never pass for
         a zero.
         """
         arrays = _checked(scores, f"scores of episode {episode_id} in run {self.scoring_run}")
         if self._aside is None:
             raise ValueError("a ScoreWriter is used within 'with'")
         attributes = {
+            _VERSION: FORMAT_VERSION,
             "scoring_run": self.scoring_run,
             "episode_id": episode_id,
             _CONTENT: content,
@@ -141,18 +146,19 @@ def read_scores(cache: FrameCache, scoring_run: str, episode_id: str) -> dict[st
     folder = cache.scores_folder(scoring_run, episode_id)
     if not folder.is_dir():
         raise InputError(f"run {scoring_run} has no scores of episode {episode_id} in {folder.parent}")
-    checksums = read_attributes(folder).get(_CHECKSUMS, {})
     try:
+        attributes = read_attributes(folder)
         scores = {child.name: map_array(child) for child in sorted(folder.iterdir()) if child.is_dir()}
-    except (OSError, KeyError, ValueError) as error:
+        sound = _is_sound(folder, attributes, scores)
+    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise _damaged(folder, scoring_run, episode_id) from error
-    if any(name not in scores or zlib.crc32(scores[name]) != sum_ for name, sum_ in checksums.items()):
+    if not sound:
         raise _damaged(folder, scoring_run, episode_id)
     return scores
 
 
 def scored_content(cache: FrameCache, scoring_run: str, episode_id: str) -> str | None:
-    """The content key that an episode's scores were computed from; ``None`` where it has no sound scores.
+    """What an episode's scores were computed from; ``None`` where it has no sound scores.
 
     Empty where whoever published them did not say.
     """
@@ -181,6 +187,19 @@ def _checked(scores: Mapping[str, np.ndarray], where: str) -> dict[str, np.ndarr
         if not np.isfinite(array).all():
             raise InputError(f"{where}: {name!r} holds numbers that are not finite: score every frame")
     return arrays
+
+
+def _is_sound(folder: Path, attributes: Mapping[str, Any], scores: Mapping[str, np.ndarray]) -> bool:
+    """Whether the arrays are those that were published."""
+    if not scores:
+        return False
+    if _CHECKSUMS in attributes:
+        found = {name: zlib.crc32(array) for name, array in scores.items()}
+        return bool(found == attributes[_CHECKSUMS])
+    # Version 1, and not metadata that has lost something: it still says whose scores these are, and no later
+    # version has ever laid out its arrays like that.
+    whose = {"scoring_run": folder.parent.name, "episode_id": folder.name}
+    return attributes == whose and all(chunk_file(folder / name, 1).is_file() for name in scores)
 
 
 def _damaged(folder: Path, scoring_run: str, episode_id: str) -> InputError:
@@ -227,7 +246,8 @@ def _array_metadata(length: int) -> dict[str, Any]:
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [max(1, length)]}},
         # Not the usual "/": a folder for the one file would cost as much as the file.
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
-        "fill_value": 0.0,
+        # What a reader that knows no checksums gets where the chunk is gone: no score, rather than the best.
+        "fill_value": "NaN",
         "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}],
         "attributes": {},
         "storage_transformers": [],

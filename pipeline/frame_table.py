@@ -34,6 +34,9 @@ class FrameTable:
     frame of one then lasts longer than a frame of another. Without ``rates`` all have
     ``DEFAULT_RATE_HZ``; ``InputError`` is raised when they are not E positive numbers.
 
+    ``contents`` (E,) are the episodes' content keys (:mod:`pipeline.cache_layout`): two ids with one key
+    are copies of one recording. Without them, every id stands for frames of its own.
+
     A pickled table takes its images along only where they are in no file: a process that unpickles one
     maps the same files again.
     """
@@ -52,6 +55,7 @@ class FrameTable:
     _preloaded: np.ndarray | None = field(default=None, repr=False)
     _image_files: list[Path] = field(default_factory=list, repr=False)
     rates: np.ndarray = field(default_factory=_no_rates)
+    contents: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         rates = np.asarray(self.rates, dtype=np.float64)
@@ -60,6 +64,10 @@ class FrameTable:
         if rates.shape != (len(self.episode_ids),) or not (np.isfinite(rates) & (rates > 0)).all():
             raise InputError(f"rates {rates} of {len(self.episode_ids)} episodes: give each a number above 0")
         object.__setattr__(self, "rates", rates)
+        contents = list(self.contents) or list(self.episode_ids)
+        if len(contents) != len(self.episode_ids):
+            raise InputError(f"{len(contents)} content keys for {len(self.episode_ids)} episodes")
+        object.__setattr__(self, "contents", contents)
 
     @classmethod
     def load(cls, cache: FrameCache, episode_ids: Sequence[str], *, preload: bool = False) -> FrameTable:
@@ -95,6 +103,7 @@ class FrameTable:
             _preloaded=np.concatenate(images) if preload else None,
             _image_files=[e.image_file for e in episodes],
             rates=np.array([e.info.rate_hz for e in episodes], dtype=np.float64),
+            contents=[e.content for e in episodes],
         )
 
     def __getstate__(self) -> dict[str, Any]:

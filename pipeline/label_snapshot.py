@@ -112,7 +112,9 @@ def read_snapshot(path: Path) -> list[SnapshotRow]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
+        # Not by read_table, which loads pandas.
+        with pq.ParquetFile(path) as file:
+            table = file.read()
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"cannot read the label snapshot {path}: {error}") from error
     metadata = table.schema.metadata or {}

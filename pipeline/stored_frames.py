@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,11 @@ class StoredFrames:
     def image_shape(self) -> tuple[int, int, int, int]:
         """The shape of one frame's images: cameras, S, S, 3."""
         return self.cameras, self.image_size, self.image_size, 3
+
+    @property
+    def scored_from(self) -> str:
+        """What a value of these frames follows from, besides the models: the frames and the task's text."""
+        return f"{self.content}-{blake2b(self.task.encode(), digest_size=8).hexdigest()}"
 
     @property
     def state_size(self) -> int:

@@ -17,8 +17,9 @@ ones from the clumsy ones is what the indicator is for; were all of them positiv
 asked for at deployment. Were they left out of the share, a policy's frames would be measured against each
 other alone, and the best of a poor policy would be called good.
 
-*The end of a failure.* A frame of a failed episode whose sum reaches the end is never positive. By the
-formula it may be: A_t = R_t − V(o_t) > 0 means that V(o_t) < R_t ≤ −C_fail, so with ``failure_penalty`` ≥ 1
+*The end of a failure.* A frame of a failed episode whose sum reaches the end is never positive, corrections
+aside: what a person did there is positive, as everywhere. By the formula it may be:
+A_t = R_t − V(o_t) > 0 means that V(o_t) < R_t ≤ −C_fail, so with ``failure_penalty`` ≥ 1
 (see ``value_model.returns``) the frame was valued below every success. The attempt was held for lost
 already, and the good news is only that it was broken off sooner than expected, by a time limit that no
 camera sees (Pardo et al., "Time limits in reinforcement learning", arXiv 1712.00378). E[A] = 0 holds over
@@ -46,6 +47,7 @@ from pipeline.frame_table import FrameTable
 from pipeline.prompts import NEGATIVE, NONE, POSITIVE
 from value_model.returns import (
     Outcomes,
+    Penalty,
     TaskScale,
     episode_outcomes,
     frame_returns,
@@ -75,7 +77,8 @@ class AdvantageConfig:
     (the paper: 50 frames at 50 Hz when fine-tuning, the end in pre-training). Seconds are turned into
     frames at each episode's own rate. positive_fraction: the share of a task's autonomous frames that
     is made positive: 0.4 makes 40 % positive and 60 % negative (the paper: about 0.3 in pre-training,
-    0.4 in fine-tuning). negative_failure_ends: whether the end of a failure is never positive.
+    0.4 in fine-tuning). negative_failure_ends: whether the end of a failure is never positive, corrections
+    aside.
     """
 
     horizon: int | None = None
@@ -122,12 +125,17 @@ class FrameAdvantages:
 
 
 def label_frames(
-    table: FrameTable, values: np.ndarray, outcomes: Outcomes, failure_penalty: float, config: AdvantageConfig
+    table: FrameTable,
+    values: np.ndarray,
+    outcomes: Outcomes,
+    failure_penalty: Penalty,
+    config: AdvantageConfig,
 ) -> FrameAdvantages:
     """Advantages and indicators of every frame from its ``(N,)`` values and the episodes' outcomes.
 
-    ``failure_penalty`` is the one the values were trained with. Frames of an episode without an
-    outcome get no indicator, corrections included. Raises ``InputError`` when a value is missing
+    ``failure_penalty`` is the one the values were trained with; their unit is that of ``outcomes`` (where
+    they were trained under others, see :func:`value_model.returns.unit_factors`). Frames of an episode
+    without an outcome get no indicator, corrections included. Raises ``InputError`` when a value is missing
     (NaN) or of another length than the table.
     """
     scales = task_scales(table, outcomes, failure_penalty)
@@ -187,7 +195,7 @@ def n_step_advantages(
 
 
 def failure_ends(table: FrameTable, outcomes: Outcomes, config: AdvantageConfig) -> np.ndarray:
-    """Frames that cannot be positive: of failures, those whose sum reaches the end; bool ``(N,)``."""
+    """Frames of failures whose sum reaches the end; bool ``(N,)``. Only corrections are positive there."""
     ends = np.zeros(len(table.episode_index), dtype=bool)
     if not config.negative_failure_ends:
         return ends

@@ -15,7 +15,14 @@ from pipeline.errors import InputError
 from pipeline.frame_table import FrameTable
 from pipeline.prompts import NONE, POSITIVE
 from value_model.discrimination import EPISODE_PARTS, auc_at
-from value_model.returns import Outcomes, episode_outcomes, frame_returns, labelled_frames, task_scales
+from value_model.returns import (
+    Outcomes,
+    Penalty,
+    episode_outcomes,
+    frame_returns,
+    labelled_frames,
+    task_scales,
+)
 
 RELIABILITY_BINS = 10
 
@@ -39,7 +46,7 @@ class ValueQuality:
     frames; ``None`` where either is constant. correlation_by_task: the same within each task.
     mean_absolute_error: |value − return|. auc_by_part: chance that a success is valued above a failure
     of the same task, at 25, 50 and 75 % of each one's own length. auc_same_age: the same comparison
-    at equal frame numbers (25, 50 and 75 % of the task's median success), so that nothing can be told
+    at equal ages in seconds (25, 50 and 75 % of the task's median success), so that nothing can be told
     from how long an episode has lasted. ``None`` without a pair to compare. reliability: value
     against mean return. positive_share: task, then source, to the share of frames with an indicator
     that are positive; empty when no indicators were given.
@@ -87,7 +94,7 @@ def measure_quality(
     table: FrameTable,
     values: np.ndarray,
     outcomes: Outcomes,
-    failure_penalty: float,
+    failure_penalty: Penalty,
     indicators: np.ndarray | None = None,
     baselines: Mapping[str, np.ndarray] | None = None,
 ) -> ValueQuality:

@@ -1,13 +1,15 @@
 """One trained value model on disk: ``model.safetensors`` (weights) and ``value.json`` (everything else).
 
-The JSON names every episode that had a part in the model, its validation episodes included, and that
-list is what scoring goes by: a model may score any episode that is not on it.
+The JSON names every episode that had a part in the model, its validation episodes included, by id and by
+content, and those lists are what scoring goes by: a model may score any episode that is on neither.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.errors import InputError
 from value_model.network import NetworkConfig, ValueNetwork, build_network, network_config
+from value_model.returns import TaskScale
 from value_model.value_network import one_line
 
 FORMAT_VERSION = 1
@@ -28,7 +31,9 @@ class ModelRecord:
     """What is known about one trained model.
 
     fold, member: which held-out fold, and which of its ensemble. seen: ids of all episodes that it
-    was trained on or stopped by, sorted. network: which network, and its shape. training: the training
+    was trained on or stopped by, sorted. seen_contents: their content keys, sorted; a copy of a recording has
+    another id but the same key. scales: what the values of each task are multiples of. Both are empty in the
+    record of an earlier version. network: which network, and its shape. training: the training
     configuration as plain JSON, for the record. best_step: where its weights come from. train_loss,
     validation_loss: cross-entropies in nats there (``validation_loss`` is ``None`` where no episode
     could be spared).
@@ -42,6 +47,8 @@ class ModelRecord:
     best_step: int
     train_loss: float
     validation_loss: float | None
+    seen_contents: tuple[str, ...] = ()
+    scales: Mapping[str, TaskScale] = field(default_factory=dict)
 
 
 def save_checkpoint(out: Path, network: ValueNetwork, record: ModelRecord) -> None:
@@ -67,11 +74,35 @@ def read_record(path: Path) -> ModelRecord:
                 f"{path} is a value model of format {version}, not {FORMAT_VERSION}: train it again"
             )
         network = network_config(document.pop("network"))
-        return ModelRecord(**{**document, "seen": tuple(document["seen"]), "network": network})
+        for name in ("seen", "seen_contents"):
+            document[name] = tuple(document.get(name, ()))
+        document["scales"] = {str(t): TaskScale(**s) for t, s in document.get("scales", {}).items()}
+        return ModelRecord(**{**document, "network": network})
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is not a finished value model ({error}): train it again") from error
+
+
+def agreed_scales(records: Sequence[ModelRecord]) -> dict[str, TaskScale]:
+    """For each task what the values of these models together are multiples of.
+
+    Empty where a record does not say. Raises ``InputError`` where models differ: a mean of their values
+    would be of no unit at all.
+    """
+    if not all(record.scales for record in records):
+        return {}
+    agreed: dict[str, TaskScale] = {}
+    for record in records:
+        for task, scale in record.scales.items():
+            known = agreed.setdefault(task, scale)
+            if not math.isclose(known.normaliser_s, scale.normaliser_s, rel_tol=1e-9):
+                raise InputError(
+                    f"the value models differ in the unit of their values for {task!r} ("
+                    f"{known.normaliser_s:g} s and {scale.normaliser_s:g} s): they were not trained on the "
+                    "same labels, train all of them again"
+                )
+    return agreed
 
 
 def load_network(path: Path, record: ModelRecord, device: str = "cpu") -> ValueNetwork:

@@ -111,3 +111,37 @@ def chance_by_task(
         return chance[frames]
 
     return predict
+
+
+def spread_within_episodes(table: FrameTable, most: int) -> np.ndarray:
+    """Rows of about ``most`` frames (at most), int64, ascending: the same share of every episode.
+
+    All rows where there are no more; otherwise evenly spread within each episode, its first and last frame
+    among them, so that there are two of each episode (one of an episode of one frame) whatever ``most`` is.
+    """
+    if len(table) <= most:
+        return np.arange(len(table), dtype=np.int64)
+    counts = np.minimum(table.lengths, np.maximum(2, table.lengths * most // len(table)))
+    parts = [
+        start + np.linspace(0, length - 1, count).round().astype(np.int64)
+        for start, length, count in zip(table.starts, table.lengths, counts.tolist(), strict=True)
+    ]
+    return np.concatenate(parts)
+
+
+def interpolated(table: FrameTable, seen: np.ndarray, predictor: Predictor) -> Predictor:
+    """``predictor`` asked only about frames in ``seen``; those between get what lies between, linearly.
+
+    ``seen``: as :func:`spread_within_episodes` gives them. Where it is all frames, just ``predictor``.
+    """
+    if len(seen) == len(table):
+        return predictor
+
+    def predict(frames: np.ndarray) -> np.ndarray:
+        # Of whole episodes: no frame lies between one episode's last and the next one's first.
+        asked = np.zeros(len(table.episode_ids), dtype=bool)
+        asked[table.episode_index[frames]] = True
+        known = seen[asked[table.episode_index[seen]]]
+        return np.interp(frames, known, predictor(known))
+
+    return predict

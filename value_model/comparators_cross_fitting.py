@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from pipeline.frame_table import FrameTable
-from value_model.folds import assign_folds
+from value_model.folds import assign_folds, held_out_folds
 from value_model.returns import Outcomes, labelled_frames
 from value_model.training_config import ValueTrainingConfig
 
@@ -29,10 +29,11 @@ def cross_fitted(
 
     ``fit(frames, fold)`` is called once a fold, with the indices of the frames of all episodes that have
     an outcome and are not in the fold. An episode without an outcome gets the mean over the folds, as
-    from the value model. Raises ``InputError`` where there are too few episodes for the folds.
+    from the value model, unless it is a copy of one that is in a fold. Raises ``InputError`` as
+    :func:`value_model.folds.assign_folds` does.
     """
     of_episode = assign_folds(table, outcomes, config.folds, config.seed)
-    fold_of_frame = np.array([of_episode.get(i, -1) for i in table.episode_ids])[table.episode_index]
+    fold_of_frame = held_out_folds(table, of_episode)[table.episode_index]
     labelled = labelled_frames(table, outcomes)
     free = np.flatnonzero(fold_of_frame < 0)
     values = np.zeros(len(table), dtype=np.float64)

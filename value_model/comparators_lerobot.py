@@ -11,20 +11,25 @@
   progress and success heads are then random: trained ones exist only in the published 4 B checkpoint. Its
   processor also needs the package qwen-vl-utils, which LeRobot installs for it alone.
 
-Nothing is downloaded where the folders are local. LeRobot and transformers are imported when scoring starts.
+LeRobot has transformers run whatever code a model's folder or hub id names (``trust_remote_code=True``). So
+pretrained parts come from a local folder alone, and one that names code of its own is refused: nothing is
+downloaded, and nothing in the folder is run. LeRobot and transformers are imported when scoring starts.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.errors import InputError
 from pipeline.frame_table import FrameTable
 from value_model.comparators_chance import chance_by_task, score_by_chance, won_frames
 from value_model.comparators_cross_fitting import Predictor, spread
@@ -38,7 +43,7 @@ _SCORING_BATCH = 128
 class LeRobotClassifier:
     """LeRobot's success classifier, one for each task and fold, as chance of success at every frame.
 
-    backbone: a local folder (or hub id) with a Hugging Face image encoder. model_type: ``cnn`` for a
+    backbone: a local folder with a Hugging Face image encoder. model_type: ``cnn`` for a
     ResNet whose last features are 4 x 4 at ``image_size`` (128 for a stride of 32), ``transformer`` for a
     ViT of that size. width: of its hidden layers. It is not told the task, hence one for each.
     """
@@ -101,6 +106,7 @@ class LeRobotClassifier:
         self, table: FrameTable, frames: np.ndarray, device: str
     ) -> tuple[Any, Callable[[np.ndarray], dict[str, Any]]]:
         """The untrained model, and what makes its input of frame indices."""
+        backbone = local_model(self.backbone)
         from lerobot.configs import FeatureType, PolicyFeature
         from lerobot.rewards.classifier.configuration_classifier import RewardClassifierConfig
         from lerobot.rewards.factory import make_reward_model, make_reward_pre_post_processors
@@ -110,7 +116,7 @@ class LeRobotClassifier:
         settings = RewardClassifierConfig(
             input_features={key: PolicyFeature(type=FeatureType.VISUAL, shape=shape) for key in keys},
             num_cameras=len(keys),
-            model_name=self.backbone,
+            model_name=str(backbone),
             model_type=self.model_type,
             hidden_dim=self.width,
             latent_dim=self.width,
@@ -129,6 +135,36 @@ class LeRobotClassifier:
         }
         preprocess, _ = make_reward_pre_post_processors(settings, dataset_stats=statistics)
         return model, lambda chosen: preprocess(dict(pictures(chosen)))
+
+
+def local_model(name: str) -> Path:
+    """The folder ``name`` of a pretrained model, which names no code of its own that would be run.
+
+    Raises ``InputError`` for what is no folder here (a hub id), for JSON that cannot be read, and where
+    there is an ``auto_map``.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        raise InputError(f"{name} is no folder here: download the model first, and give its folder")
+    for path in sorted(folder.rglob("*.json")):
+        try:
+            document = json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} cannot be read ({error}): download the model again") from error
+        if _names_code(document):
+            raise InputError(
+                f"{path} has an auto_map: the model comes with code of its own, which would be run; use a "
+                "model that transformers itself knows"
+            )
+    # Absolute: LeRobot must not take a relative path for a hub id.
+    return folder.absolute()
+
+
+def _names_code(document: Any) -> bool:
+    """Whether there is a key ``auto_map`` anywhere in a JSON document."""
+    if isinstance(document, dict):
+        return "auto_map" in document or any(map(_names_code, document.values()))
+    return isinstance(document, list) and any(map(_names_code, document))
 
 
 def resized(images: np.ndarray, side: int) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.frame_table import FrameTable
 from value_model.comparators_chance import won_frames
 from value_model.comparators_cross_fitting import Predictor, by_task, cross_fitted
-from value_model.comparators_lerobot import history, seeded
+from value_model.comparators_lerobot import history, local_model, seeded
 from value_model.returns import Outcomes, frame_returns, task_scales
 from value_model.training_config import ValueTrainingConfig
 
@@ -25,8 +25,8 @@ _MOST_PROGRESS = 0.999
 class LeRobotSarm:
     """(1 − p) x (the mean return of successes at their first frame), p being SARM's progress in [0, 1].
 
-    Used in its mode without annotated stages. clip: a local folder (or hub id) with a CLIP and its
-    tokenizer; it is not trained. SARM takes one camera: it is given all cameras' embeddings, one after the
+    Used in its mode without annotated stages. clip: a local folder with a CLIP and its tokenizer; it is not
+    trained. SARM takes one camera: it is given all cameras' embeddings, one after the
     other. It is trained as LeRobot does, on successes and with rewinding, but sees ``past`` frames ``gap_s``
     apart *up to* the one it judges; LeRobot centres the window, so that half of it would be the future.
     width, layers: of its two transformers.
@@ -155,9 +155,10 @@ def _embed(table: FrameTable, clip: str, device: str) -> tuple[np.ndarray, np.nd
     """CLIP's float32 embeddings of every frame ``(N, cameras x D)`` and of each episode's task ``(E, D)``."""
     from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
-    model: Any = CLIPModel.from_pretrained(clip)
+    folder = local_model(clip)
+    model: Any = CLIPModel.from_pretrained(folder)
     model = model.to(device).eval()
-    processor, tokenizer = AutoImageProcessor.from_pretrained(clip), AutoTokenizer.from_pretrained(clip)
+    processor, tokenizer = AutoImageProcessor.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     pictures = []
     for start in range(0, len(table), _BATCH):
         images = table.images(np.arange(start, min(start + _BATCH, len(table))))

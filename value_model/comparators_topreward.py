@@ -10,7 +10,7 @@ import torch
 
 from pipeline.frame_table import FrameTable
 from value_model.comparators_chance import chance_by_task, fit_chance, score_by_chance, won_frames
-from value_model.comparators_lerobot import history
+from value_model.comparators_lerobot import history, local_model
 from value_model.returns import Outcomes
 from value_model.training_config import ValueTrainingConfig
 
@@ -21,7 +21,7 @@ _KEY = "observation.images.all"
 class LeRobotTopReward:
     """log P("True" | film, task) of a vision-language model, turned into a chance of success out of fold.
 
-    vlm: a local folder (or hub id) with a Qwen3-VL and its processor; it is not trained. What it says is no
+    vlm: a local folder with a Qwen3-VL and its processor; it is not trained. What it says is no
     probability of success: a logistic regression for each task and fold makes it one. It is shown ``past``
     pictures ``gap_s`` apart up to the frame, all cameras side by side, and asked about every ``every_s``
     seconds; in between a frame has what was said last. dtype: of its weights.
@@ -54,11 +54,12 @@ class LeRobotTopReward:
 
     def rewards(self, table: FrameTable, device: str) -> np.ndarray:
         """TOPReward's own number for every frame, float64 ``(N,)``: the log-probability, at most 0."""
+        vlm = local_model(self.vlm)
         from lerobot.rewards.factory import make_reward_model, make_reward_pre_post_processors
         from lerobot.rewards.topreward.configuration_topreward import TOPRewardConfig
 
         settings = TOPRewardConfig(
-            vlm_name=self.vlm, image_key=_KEY, max_frames=self.past, torch_dtype=self.dtype, device=device
+            vlm_name=str(vlm), image_key=_KEY, max_frames=self.past, torch_dtype=self.dtype, device=device
         )
         model = make_reward_model(settings)
         preprocess, _ = make_reward_pre_post_processors(settings)

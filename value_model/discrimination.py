@@ -19,6 +19,11 @@ from pipeline.frame_table import FrameTable
 from value_model.returns import Outcomes, episode_outcomes
 
 EPISODE_PARTS = (0.25, 0.5, 0.75)
+# Moments that all of a task's episodes have a frame at must lie at most this part of a success apart.
+_FINEST_PART = 0.1
+# Rates are compared to a thousandth of a hertz, and ages up to rounding errors.
+_MILLIHERTZ = 1000
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,23 @@ class Contest:
             for s in self.scores
         )
 
+    def rarer(self) -> int:
+        """How many episodes of the rarer outcome there are, over all strata."""
+        return sum(
+            min(int(self.won[here].sum()), int((~self.won[here]).sum()))
+            for here in (self.stratum == k for k in np.unique(self.stratum))
+        )
+
+    def standard_error(self, rival: Contest | None = None) -> float:
+        """That of :meth:`auc`, or of how far it exceeds ``rival``'s, other scores of the same episodes.
+
+        From each episode's share of the pairs it is ordered rightly in (its placement; DeLong, DeLong &
+        Clarke-Pearson 1988, eqs. 4 to 6), averaged over moments before it is squared, since an episode's
+        moments share its luck.
+        """
+        own = _influence(self) - (0.0 if rival is None else _influence(rival))
+        return float(np.sqrt((own**2).sum()))
+
     def shuffled(self, permutations: int, rng: np.random.Generator) -> np.ndarray:
         """AUCs of outcomes shuffled within strata, ``(permutations,)``: what chance gives."""
         won = np.repeat(self.won[None], permutations, axis=0)
@@ -85,9 +107,10 @@ def contest(
 ) -> Contest:
     """Sets every task's successes against its failures, by their values at ``parts`` of the episode.
 
-    ``same_age``: at that part of the task's *median success* in all episodes that last longer, so that
-    the clock alone gives 0.5; otherwise at that part of each one's own length, where episodes that last
-    longer are older and even the clock tells them apart. Tasks with one outcome only are left out.
+    ``same_age``: at that part of the task's *median success* in all episodes that last longer, in seconds
+    (see :func:`equal_ages`), so that the clock alone gives 0.5; otherwise at that part of each one's own
+    length, where episodes that last longer are older and even the clock tells them apart. Tasks with one
+    outcome only are left out.
     """
     found = np.array([o or "" for o in episode_outcomes(table, outcomes)], dtype=object)
     tasks = np.array(table.tasks, dtype=object)
@@ -100,10 +123,11 @@ def contest(
             continue
         rows.append(here)
         strata.append(np.full(len(here), k))
-        median = np.median(lengths[here][won[here]])
-        scores.append(
-            [_at(values, starts[here], lengths[here], p, median if same_age else None) for p in parts]
-        )
+        if same_age:
+            frames = equal_ages(lengths[here], np.asarray(table.rates)[here], won[here], parts)
+        else:
+            frames = [(p * (lengths[here] - 1)).astype(np.int64) for p in parts]
+        scores.append([_at(values, starts[here], lengths[here], frame) for frame in frames])
     if not rows:
         nothing = np.zeros(0, dtype=np.int64)
         return Contest(np.zeros((len(parts), 0)), nothing.astype(bool), nothing, nothing)
@@ -131,14 +155,57 @@ def known(number: float) -> float | None:
     return None if np.isnan(number) else float(number)
 
 
-def _at(
-    values: np.ndarray, starts: np.ndarray, lengths: np.ndarray, part: float, median: float | None
-) -> np.ndarray:
-    if median is None:
-        return np.asarray(values[starts + (part * (lengths - 1)).astype(np.int64)], dtype=np.float64)
-    age = int(part * median)
-    reached = lengths > age
-    return np.where(reached, values[np.where(reached, starts + age, starts)], np.nan).astype(np.float64)
+def equal_ages(
+    lengths: np.ndarray, rates: np.ndarray, won: np.ndarray, parts: Sequence[float]
+) -> list[np.ndarray]:
+    """The frames ``(E,)`` int64 at which one task's episodes are equally old: one array per part.
+
+    An age is that part of the median success, in seconds, taken back to a moment at which every episode has
+    a frame: a multiple of 1/r, r the greatest common divisor of the ``rates`` (10 and 30 Hz: every 0.1 s;
+    10 and 25 Hz: every 0.2 s). Nearest frames would not do: a tenth of a frame more is enough for values that
+    follow the clock to tell one rate from another, and with it perhaps the outcome. Rates of which there
+    is no such r get the first frame at that age or after it, less than a frame late.
+    """
+    median = float(np.median(lengths[won] / rates[won]))
+    common = float(np.gcd.reduce(np.rint(rates * _MILLIHERTZ).astype(np.int64))) / _MILLIHERTZ
+    ticks = common if common * median * _FINEST_PART >= 1 else float(rates.min())
+    ages = [np.floor(p * median * ticks + _ROUNDING) / ticks for p in parts]
+    return [np.ceil(age * rates - _ROUNDING).astype(np.int64) for age in ages]
+
+
+def _at(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray, frame: np.ndarray) -> np.ndarray:
+    reached = lengths > frame
+    return np.where(reached, values[np.where(reached, starts + frame, starts)], np.nan).astype(np.float64)
+
+
+def _influence(found: Contest) -> np.ndarray:
+    """How far each episode moves the AUC, ``(E,)``: w · (its placement − the stratum's AUC) / √(n (n − 1)).
+
+    n: the episodes of its outcome in the stratum; w: the stratum's share of all pairs.
+    """
+    moved, moments = np.zeros(len(found.won)), 0
+    for score in found.scores:
+        there = ~np.isnan(score)
+        strata = [np.flatnonzero(there & (found.stratum == k)) for k in np.unique(found.stratum)]
+        pairs = sum(int(found.won[s].sum()) * int((~found.won[s]).sum()) for s in strata)
+        if not pairs:
+            continue
+        moments += 1
+        for here in strata:
+            won, lost = here[found.won[here]], here[~found.won[here]]
+            if not len(won) or not len(lost):
+                continue
+            order = np.sort(score[lost])
+            below = np.searchsorted(order, score[won], "left") + np.searchsorted(order, score[won], "right")
+            beaten = np.sort(score[won])
+            above = np.searchsorted(beaten, score[lost], "left") + np.searchsorted(
+                beaten, score[lost], "right"
+            )
+            share = len(won) * len(lost) / pairs
+            for rows, placed in ((won, below / (2 * len(lost))), (lost, 1 - above / (2 * len(won)))):
+                spread = len(rows) * max(1, len(rows) - 1)
+                moved[rows] += share * (placed - placed.mean()) / np.sqrt(spread)
+    return moved / max(1, moments)
 
 
 def pooled_auc(score: np.ndarray, won: np.ndarray, stratum: np.ndarray) -> np.ndarray:

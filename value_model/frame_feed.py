@@ -39,6 +39,10 @@ class EpisodeFrames(Protocol):
         """The episode."""
 
     @property
+    def content(self) -> str:
+        """The content key of its frames: equal for a copy under another id."""
+
+    @property
     def task(self) -> str:
         """The task's text."""
 

@@ -4,7 +4,8 @@
 follow the clock, mistake one unit for another, or know the outcome from something that is not the work
 (the first picture, the person, the day); indicators that are constant. A *failure* stops the fine-tune, a
 *warning* asks a person to look. What only chance could explain is asked of shuffled outcomes; with too few
-episodes to tell, such a check warns and does not fail. Bounds and their reasons: :class:`GateConfig`.
+episodes to tell, such a check warns and does not fail. Every task that has episodes enough is judged by
+itself, and one that fails closes the gate. Bounds and their reasons: :class:`GateConfig`.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from value_model.advantages import FrameAdvantages
 from value_model.calibration import measure_quality
 from value_model.discrimination import contest
 from value_model.gate_config import GateConfig
+from value_model.gate_groups import judged_groups
 from value_model.gate_indicators import indicator_checks
 from value_model.gate_leakage import leakage_checks
 from value_model.gate_report import VALUES, AucCurve, Check, EpisodeFacts, Evidence, GateReport
 from value_model.gate_values import (
+    TIME_ONLY,
     calibrated,
     enough_episodes,
     not_just_the_clock,
@@ -31,7 +34,7 @@ from value_model.gate_values import (
     values_vary,
 )
 from value_model.leakage import association, probe_first_frames
-from value_model.returns import Outcomes, labelled_frames
+from value_model.returns import Outcomes, Penalty, labelled_frames
 
 __all__ = ["Check", "EpisodeFacts", "GateConfig", "GateReport", "judge"]
 
@@ -47,7 +50,7 @@ def judge(
     values: np.ndarray,
     outcomes: Outcomes,
     labelled: FrameAdvantages,
-    failure_penalty: float,
+    failure_penalty: Penalty,
     baselines: Mapping[str, np.ndarray],
     facts: EpisodeFacts,
     config: GateConfig,
@@ -66,16 +69,17 @@ def judge(
     evidence = Evidence(**{**vars(evidence), "positive_fraction": positive_fraction})
     enough = enough_episodes(table, outcomes, config)
     known = labelled_frames(table, outcomes)
+    groups = judged_groups(table, outcomes, config)
     sure = enough.measured is not None and enough.measured >= config.fewest_episodes
     checks = [
         enough,
         values_vary(table, values, labelled.returns, known, config),
-        success_and_failure(table, values, outcomes, sure, config),
-        not_just_the_clock(table, values, outcomes, evidence, sure, config),
-        progress(evidence, sure, config),
-        calibrated(table, values, labelled.returns, known, evidence, config),
-        *indicator_checks(table, labelled, positive_fraction, config),
-        *leakage_checks(table, values, outcomes, evidence, sure, config),
+        success_and_failure(table, values, groups, config),
+        not_just_the_clock(table, values, groups, baselines.get(TIME_ONLY), config),
+        progress(evidence, groups, sure, config),
+        calibrated(table, values, labelled.returns, outcomes, groups, config),
+        *indicator_checks(table, values, outcomes, labelled, positive_fraction, config),
+        *leakage_checks(table, values, groups, evidence, sure, config),
     ]
     return GateReport(tuple(checks), evidence)
 
@@ -85,7 +89,7 @@ def _evidence(
     values: np.ndarray,
     outcomes: Outcomes,
     labelled: FrameAdvantages,
-    failure_penalty: float,
+    failure_penalty: Penalty,
     baselines: Mapping[str, np.ndarray],
     facts: EpisodeFacts,
     config: GateConfig,

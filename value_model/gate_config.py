@@ -28,6 +28,8 @@ class GateConfig:
     # A useless model gives 0.5. With many episodes 0.55 is beyond chance and still orders 9 of 20 wrongly.
     fail_auc: float = 0.6
     warn_auc: float = 0.7
+    # At equal ages, over the clock: one pair in twenty more is too little to tell a policy anything.
+    fail_clock_margin: float = 0.05
     # 0.05 is what a careful model reaches. At 0.15 the error exceeds what ten frames of progress are worth
     # in an episode of fifty, so that the last frames, where the return itself enters, win or lose wholesale.
     warn_calibration_error: float = 0.05

@@ -4,54 +4,101 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.episode import Source
+from pipeline.episode import Outcome, Source
 from pipeline.frame_table import FrameTable
 from pipeline.prompts import NONE, POSITIVE
 from value_model.advantages import FrameAdvantages, Reason
 from value_model.gate_config import GateConfig
 from value_model.gate_report import Check
 from value_model.gate_words import of_hundred
+from value_model.returns import Outcomes, episode_outcomes
+
+# Advantages are stored in single precision.
+_ROUNDING = 1e-6
 
 
 def indicator_checks(
-    table: FrameTable, labelled: FrameAdvantages, positive_fraction: float | None, config: GateConfig
+    table: FrameTable,
+    values: np.ndarray,
+    outcomes: Outcomes,
+    labelled: FrameAdvantages,
+    positive_fraction: float | None,
+    config: GateConfig,
 ) -> list[Check]:
     """Constant indicators, the share of positives per task, and the share of forced ones."""
+    barred = barred_frames(table, values, outcomes, labelled)
     return [
-        _constant(table, labelled, config),
-        _share(table, labelled, positive_fraction, config),
+        _constant(table, labelled, barred, config),
+        _share(table, labelled, barred, positive_fraction, config),
         _forced(labelled, config),
     ]
 
 
-def _constant(table: FrameTable, labelled: FrameAdvantages, config: GateConfig) -> Check:
-    """Per task, and per task and source: frames that a person did not correct, all marked alike."""
+def barred_frames(
+    table: FrameTable, values: np.ndarray, outcomes: Outcomes, labelled: FrameAdvantages
+) -> np.ndarray:
+    """Frames that the rule about a failure's end kept from being positive, bool ``(N,)``.
+
+    They are known by their numbers: where the sum reaches the end, the advantage is the return minus the
+    value (``value_model.advantages``). Where such a frame is positive by its advantage the rule was off.
+    """
+    lost = np.array([o == Outcome.FAILURE for o in episode_outcomes(table, outcomes)], dtype=bool)
+    gap = np.abs(labelled.advantages - (labelled.returns - np.asarray(values, dtype=np.float64)))
+    decided = ~np.isin(labelled.reasons, (Reason.NO_OUTCOME, Reason.FORCED_POSITIVE_INTERVENTION))
+    ends = decided & lost[table.episode_index] & (np.nan_to_num(gap, nan=np.inf) <= _ROUNDING)
+    if (labelled.reasons[ends] == Reason.ABOVE_THRESHOLD).any():
+        return np.zeros(len(ends), dtype=bool)
+    return ends
+
+
+def _constant(table: FrameTable, labelled: FrameAdvantages, barred: np.ndarray, config: GateConfig) -> Check:
+    """Per task, and per task and source: frames that a person did not correct, all marked alike.
+
+    Where nearly all of them are the ends of failures a rule decided so, and not the values: a policy that
+    always fails at a task is no reason to mistrust them.
+    """
+    name = "indicators differ"
     task_of_frame = np.array(table.tasks, dtype=object)[table.episode_index]
-    free = (labelled.indicators != NONE) & (labelled.reasons != Reason.FORCED_POSITIVE_INTERVENTION)
-    constant = []
+    decided = (labelled.indicators != NONE) & (labelled.reasons != Reason.FORCED_POSITIVE_INTERVENTION)
+    constant: list[str] = []
+    ruled: list[str] = []
     for task in dict.fromkeys(table.tasks):
-        of_task = free & (task_of_frame == task)
+        of_task = decided & (task_of_frame == task)
         groups = {"every frame": of_task}
         groups |= {f"every {s.name.lower()} frame": of_task & (table.source == s) for s in Source}
-        for name, here in groups.items():
+        for which, here in groups.items():
             marked = labelled.indicators[here]
-            if len(marked) >= config.fewest_marked_frames and np.ptp(marked) == 0:
-                mark = "positive" if marked[0] == POSITIVE else "negative"
-                constant.append(f"{name} of {task!r} is {mark}")
-                break
-    if not constant:
-        sentence = "in every task and source there are positive and negative frames."
-        return Check("indicators differ", "pass", 0.0, 0.0, sentence)
-    sentence = (
-        f"{'; '.join(constant[:3])}: the prompt would then say which data a frame is from and not how good "
-        "it is; look at those values, and record or label episodes of the other outcome."
-    )
-    return Check("indicators differ", "fail", float(len(constant)), 0.0, sentence)
+            if len(marked) < config.fewest_marked_frames or np.ptp(marked) > 0:
+                continue
+            mark = "positive" if marked[0] == POSITIVE else "negative"
+            # Where the rule leaves too few frames for a value to decide, the rule makes them alike.
+            by_rule = (here & ~barred).sum() < config.fewest_marked_frames
+            (ruled if by_rule else constant).append(f"{which} of {task!r} is {mark}")
+            break
+    if constant:
+        sentence = (
+            f"{'; '.join(constant[:3])}: the prompt would then say which data a frame is from and not how "
+            "good it is; look at those values, and record or label episodes of the other outcome."
+        )
+        return Check(name, "fail", float(len(constant)), 0.0, sentence)
+    if ruled:
+        sentence = (
+            f"{'; '.join(ruled[:3])}: all of those attempts failed, and the end of a failure is never "
+            "positive (with n_step 'end' that is the whole of it); the prompt then says which data it is "
+            "from, until an attempt succeeds or n_seconds is shorter."
+        )
+        return Check(name, "warn", float(len(ruled)), 0.0, sentence)
+    return Check(name, "pass", 0.0, 0.0, "in every task and source there are positive and negative frames.")
 
 
 def _share(
-    table: FrameTable, labelled: FrameAdvantages, positive_fraction: float | None, config: GateConfig
+    table: FrameTable,
+    labelled: FrameAdvantages,
+    barred: np.ndarray,
+    positive_fraction: float | None,
+    config: GateConfig,
 ) -> Check:
+    name = "share of positives"
     task_of_frame = np.array(table.tasks, dtype=object)[table.episode_index]
     free = (labelled.indicators != NONE) & (labelled.reasons != Reason.FORCED_POSITIVE_INTERVENTION)
     shares = {
@@ -59,22 +106,28 @@ def _share(
         for task in sorted(set(task_of_frame[free]))
     }
     if not shares:
-        return Check(
-            "share of positives", "warn", None, None, "no frame has an indicator that follows from a value."
-        )
+        return Check(name, "warn", None, None, "no frame has an indicator that follows from a value.")
     low, high = min(shares.values()), max(shares.values())
     seen = f"{of_hundred(low)} of a task's frames are positive"
     if high - low >= 0.005:
         seen = f"{of_hundred(low)} to {of_hundred(high)} of a task's frames are positive"
     if positive_fraction is None:
-        return Check("share of positives", "pass", high, None, f"{seen}.")
+        return Check(name, "pass", high, None, f"{seen}.")
     task, share = max(shares.items(), key=lambda item: abs(item[1] - positive_fraction))
     gap = abs(share - positive_fraction)
     seen += f", {of_hundred(positive_fraction)} were asked for"
     if gap <= config.warn_share_gap:
-        return Check("share of positives", "pass", gap, config.warn_share_gap, f"{seen}.")
-    sentence = f"{seen}: in {task!r} many frames have the same advantage; look whether its values vary."
-    return Check("share of positives", "warn", gap, config.warn_share_gap, sentence)
+        return Check(name, "pass", gap, config.warn_share_gap, f"{seen}.")
+    kept = float(barred[free & (task_of_frame == task)].mean())
+    if share < positive_fraction and 1 - kept < positive_fraction:
+        sentence = (
+            f"{seen}: {of_hundred(kept)} of {task!r} are the ends of failures, which are never positive, and "
+            "all other frames are; look less far ahead (n_seconds), ask for a smaller positive_fraction, or "
+            "record successes."
+        )
+    else:
+        sentence = f"{seen}: in {task!r} many frames have the same advantage; look whether its values vary."
+    return Check(name, "warn", gap, config.warn_share_gap, sentence)
 
 
 def _forced(labelled: FrameAdvantages, config: GateConfig) -> Check:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from pipeline.frame_table import FrameTable
 from value_model.discrimination import contest
 from value_model.gate_config import GateConfig
+from value_model.gate_groups import Group, worst
 from value_model.gate_report import Association, Check, Evidence
 from value_model.gate_words import hundredths, number
-from value_model.returns import Outcomes
 
 _SEED = 1
 # Values that order so few pairs beyond one half tell nothing apart, so there is nothing to share out.
@@ -19,17 +21,15 @@ _LITTLE = 0.05
 def leakage_checks(
     table: FrameTable,
     values: np.ndarray,
-    outcomes: Outcomes,
+    groups: Sequence[Group],
     evidence: Evidence,
     sure: bool,
     config: GateConfig,
 ) -> list[Check]:
     """``sure``: there are episodes enough for a failure to be more than chance."""
-    return [
-        _first_picture(evidence, config),
-        _first_value(table, values, outcomes, config),
-        *(_follows(found, sure, config) for found in evidence.associations),
-    ]
+    starts = [_first_picture(evidence, config), _first_value(table, values, groups, config)]
+    given_away = any(check.verdict == "fail" for check in starts)
+    return [*starts, *(_follows(found, sure, given_away, config) for found in evidence.associations)]
 
 
 def _first_picture(evidence: Evidence, config: GateConfig) -> Check:
@@ -57,37 +57,45 @@ def _first_picture(evidence: Evidence, config: GateConfig) -> Check:
     return Check(name, "fail", worst.auc, bound, sentence)
 
 
-def _first_value(table: FrameTable, values: np.ndarray, outcomes: Outcomes, config: GateConfig) -> Check:
+def _first_value(table: FrameTable, values: np.ndarray, groups: Sequence[Group], config: GateConfig) -> Check:
     name, bound = "first value", config.fail_first_frame_auc
-    start = contest(table, values, outcomes, (0.0,), same_age=True)
-    if not len(start.won):
-        return Check(name, "warn", None, bound, "no task has both outcomes, so it cannot be asked.")
-    auc = float(start.auc()[0])
-    p = start.p_value(config.permutations, np.random.default_rng(_SEED))
-    seen = f"the very first values already order {hundredths(auc)} of 100 pairs rightly"
-    if p > config.alarm_significance or auc < config.warn_first_frame_auc:
-        return Check(name, "pass", auc, bound, f"{seen} (chance: 50).")
-    if auc < bound:
+
+    def ask(group: Group) -> Check | None:
+        start = contest(table, values, group.outcomes, (0.0,), same_age=True)
+        if not len(start.won):
+            return None
+        auc = float(start.auc()[0])
+        p = start.p_value(config.permutations, np.random.default_rng(_SEED))
+        seen = f"{group.name}the very first values already order {hundredths(auc)} of 100 pairs rightly"
+        if p > config.alarm_significance or auc < config.warn_first_frame_auc:
+            return Check(name, "pass", auc, bound, f"{seen} (chance: 50).")
+        if auc < bound:
+            sentence = (
+                f"{seen}: scenes differ in difficulty, or the outcome is known from elsewhere; look at them."
+            )
+            return Check(name, "warn", auc, bound, sentence)
         sentence = (
-            f"{seen}: scenes differ in difficulty, or the outcome is known from elsewhere; look at them."
+            f"{seen}: nobody can know that yet. The models were trained on these very episodes, or something "
+            "in view gives the outcome away; score with held-out models, and see the check of the first "
+            "picture."
         )
-        return Check(name, "warn", auc, bound, sentence)
-    sentence = (
-        f"{seen}: nobody can know that yet. The models were trained on these very episodes, or something in "
-        "view gives the outcome away; score with held-out models, and see the check of the first picture."
-    )
-    return Check(name, "fail", auc, bound, sentence)
+        return Check(name, "fail", auc, bound, sentence)
+
+    nothing = "no task has both outcomes, so it cannot be asked."
+    return worst(groups, ask) or Check(name, "warn", None, bound, nothing)
 
 
-def _follows(found: Association, sure: bool, config: GateConfig) -> Check:
+def _follows(found: Association, sure: bool, given_away: bool, config: GateConfig) -> Check:
     """Whether outcomes follow a factor, and whether V tells them apart within one level of it."""
     one = {"operator": "one operator", "day": "one day", "policy": "one policy"}[found.factor]
     name, bound = found.factor, config.fail_share_within
     strong = found.p_value <= config.alarm_significance and found.strength >= config.warn_association
-    if found.pairs_within == 0:
-        return _never_mixed(found, strong, bound)
     gained, within = (found.auc_all or 0.5) - 0.5, (found.auc_within or 0.5) - 0.5
     share = float(np.clip(within / gained, 0, 1)) if gained > 0 else 1.0
+    by_chance = (found.within_p_value or 0.0) > config.significance
+    recognised = strong and by_chance and share < bound
+    if found.pairs_within == 0 or (recognised and found.rarer_within < config.fewest_episodes):
+        return _hardly_mixed(found, strong, sure, given_away, config)
     seen = (
         f"within {one} values order {hundredths(0.5 + within)} of 100 pairs of equal age rightly, over all "
         f"{hundredths(0.5 + gained)}"
@@ -98,8 +106,7 @@ def _follows(found: Association, sure: bool, config: GateConfig) -> Check:
             f"say whether they follow the {found.factor}."
         )
         return Check(name, "warn", None, bound, sentence)
-    by_chance = (found.within_p_value or 0.0) > config.significance
-    if strong and by_chance and share < bound and sure:
+    if recognised and sure:
         sentence = (
             f"{seen}: outcomes follow the {found.factor}, and values recognise little else; record both "
             f"outcomes of each {found.factor}, and hide what tells them apart."
@@ -119,14 +126,42 @@ def _follows(found: Association, sure: bool, config: GateConfig) -> Check:
     return Check(name, "pass", share, bound, f"{seen}.")
 
 
-def _never_mixed(found: Association, strong: bool, bound: float) -> Check:
-    """No two episodes of one level differ in their outcome: by design of the data, or for want of them."""
-    sentence = f"no {found.factor} has both successes and failures of a task"
+def _hardly_mixed(
+    found: Association, strong: bool, sure: bool, given_away: bool, config: GateConfig
+) -> Check:
+    """Too few episodes of one level differ in their outcome to judge values within it.
+
+    That alone is no proof against the values. Where outcomes differ between demonstrations and the policy's
+    own attempts, and among neither follow the factor, it is the ordinary first turn.
+    """
+    name, bound = found.factor, config.fail_share_within
+    few = "no" if found.pairs_within == 0 else "hardly any"
+    sentence = f"{few} {name} has both successes and failures of a task"
     if not strong:
         sentence += ", so that values cannot be judged within one; record more of each."
-        return Check(found.factor, "warn", None, bound, sentence)
-    sentence += (
-        f": the {found.factor} gives the outcome away, and values may know that and nothing else; record and "
-        "label both outcomes of each."
+        return Check(name, "warn", None, bound, sentence)
+    if not sure:
+        sentence += ", which may be chance with so few episodes; record and label more."
+        return Check(name, "warn", None, bound, sentence)
+    among_drives = (
+        found.p_value_within_drive <= config.alarm_significance
+        and found.strength_within_drive >= config.warn_association
     )
-    return Check(found.factor, "fail", 0.0, bound, sentence)
+    if name != "policy" and among_drives:
+        sentence += (
+            f": the {name} gives the outcome away, and values may know that and nothing else; record and "
+            "label both outcomes of each."
+        )
+        return Check(name, "fail", 0.0, bound, sentence)
+    if given_away:
+        sentence += (
+            ", and the outcome is known before anything has happened: values recognise who drives and not "
+            "how it goes; hide what tells them apart in first pictures, or record successes of the policy."
+        )
+        return Check(name, "fail", 0.0, bound, sentence)
+    sentence += (
+        ", as in a first turn, when demonstrations succeed and the policy's own attempts fail: values there "
+        "may rest on who drives, and nothing shows how well they judge the work; attempts of the policy that "
+        "succeed will (demonstrations that fail are not needed)."
+    )
+    return Check(name, "warn", None, bound, sentence)

@@ -91,7 +91,10 @@ class Association:
 
     ``strength`` is Cramér's V (0 to 1) within tasks, ``p_value`` that of shuffled outcomes.
     ``auc_all`` and ``auc_within``: V over all pairs of a success and a failure of one task, and over those
-    ``pairs_within`` that also share the factor. ``counts``: per level, successes and failures.
+    ``pairs_within`` that also share the factor, of which ``rarer_within`` episodes have the rarer outcome.
+    ``counts``: per level, successes and failures. ``strength_within_drive`` and ``p_value_within_drive``:
+    the same as without the ending, among demonstrations and among the policy's own attempts each, since
+    the first turn's demonstrations all succeed and its attempts may all fail.
     """
 
     factor: str
@@ -102,6 +105,9 @@ class Association:
     within_p_value: float | None
     pairs_within: int
     counts: dict[str, tuple[int, int]]
+    rarer_within: int = 0
+    strength_within_drive: float = 0.0
+    p_value_within_drive: float = 1.0
 
 
 @dataclass(frozen=True)

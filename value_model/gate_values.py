@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
+from typing import get_args
 
-from pipeline.episode import Outcome
+import numpy as np
+from scipy.stats import norm
+
 from pipeline.frame_table import FrameTable
-from value_model.calibration import calibration_noise
+from value_model.calibration import calibration_noise, expected_calibration_error
 from value_model.discrimination import contest
 from value_model.gate_config import GateConfig
-from value_model.gate_report import VALUES, Check, Evidence
+from value_model.gate_groups import Group, outcome_counts, worst
+from value_model.gate_report import VALUES, Check, Evidence, Verdict
 from value_model.gate_words import hundredths, number, of_hundred
-from value_model.returns import Outcomes, episode_outcomes
+from value_model.returns import Outcomes
 
 TIME_ONLY, OUTCOME_ONLY = "time only", "outcome only"
 _SEED = 0
@@ -19,11 +23,8 @@ _SEED = 0
 
 def enough_episodes(table: FrameTable, outcomes: Outcomes, config: GateConfig) -> Check:
     """Whether every task has episodes enough of either outcome; ``measured``: of the rarer one, in all."""
-    found = np.array([o or "" for o in episode_outcomes(table, outcomes)], dtype=object)
-    tasks = np.array(table.tasks, dtype=object)
     short, rarer = [], 0
-    for task in dict.fromkeys(table.tasks):
-        count = {o: int(((tasks == task) & (found == o)).sum()) for o in Outcome}
+    for task, count in outcome_counts(table, outcomes).items():
         rarer += min(count.values())
         short += [
             f"{config.fewest_episodes - n} more {o.value} of {task!r}"
@@ -67,85 +68,127 @@ def values_vary(
 
 
 def success_and_failure(
-    table: FrameTable, values: np.ndarray, outcomes: Outcomes, sure: bool, config: GateConfig
+    table: FrameTable, values: np.ndarray, groups: Sequence[Group], config: GateConfig
 ) -> Check:
     """Half-way through each one's own length, against shuffled outcomes and a floor."""
     name = "success and failure"
-    halfway = contest(table, values, outcomes, (0.5,), same_age=False)
-    if not len(halfway.won):
-        sentence = (
-            "no task has both successes and failures, so nothing shows that values tell them apart; record "
-            "and label the outcome that is missing."
+
+    def ask(group: Group) -> Check | None:
+        halfway = contest(table, values, group.outcomes, (0.5,), same_age=False)
+        if not len(halfway.won):
+            return None
+        auc = float(halfway.auc()[0])
+        p = halfway.p_value(config.permutations, np.random.default_rng(_SEED))
+        seen = (
+            f"{group.name}half-way through, values put the success above the failure in {hundredths(auc)} of "
+            "100 pairs"
         )
-        return Check(name, "fail", None, config.fail_auc, sentence)
-    auc = float(halfway.auc()[0])
-    p = halfway.p_value(config.permutations, np.random.default_rng(_SEED))
-    seen = f"half-way through, values put the success above the failure in {hundredths(auc)} of 100 pairs"
-    if p <= config.significance and auc >= config.warn_auc:
-        return Check(name, "pass", auc, config.fail_auc, f"{seen} (chance: 50).")
-    if p <= config.significance and auc >= config.fail_auc:
-        sentence = f"{seen} (chance: 50): better than chance, but weak; label more episodes or train longer."
-        return Check(name, "warn", auc, config.fail_auc, sentence)
-    if not sure:
-        sentence = f"{seen}, which may be chance with so few episodes; label more."
-        return Check(name, "warn", auc, config.fail_auc, sentence)
-    sentence = (
-        f"{seen} (chance: 50, p = {number(p)}): they cannot tell them apart, so advantages mean nothing; "
-        "check the labels ('recap label review'), label more episodes, or train longer."
+        if p <= config.significance and auc >= config.warn_auc:
+            return Check(name, "pass", auc, config.fail_auc, f"{seen} (chance: 50).")
+        if p <= config.significance and auc >= config.fail_auc:
+            sentence = (
+                f"{seen} (chance: 50): better than chance, but weak; label more episodes or train longer."
+            )
+            return Check(name, "warn", auc, config.fail_auc, sentence)
+        if not group.sure or auc >= config.warn_auc:
+            sentence = f"{seen}, which may be chance with so few episodes; label more."
+            return Check(name, "warn", auc, config.fail_auc, sentence)
+        sentence = (
+            f"{seen} (chance: 50, p = {number(p)}): they cannot tell them apart, so advantages mean nothing; "
+            "check the labels ('recap label review'), label more episodes, or train longer."
+        )
+        return Check(name, "fail", auc, config.fail_auc, sentence)
+
+    nothing = (
+        "no task has both successes and failures, so nothing shows that values tell them apart; record "
+        "and label the outcome that is missing."
     )
-    return Check(name, "fail", auc, config.fail_auc, sentence)
+    return worst(groups, ask) or Check(name, "fail", None, config.fail_auc, nothing)
 
 
 def not_just_the_clock(
     table: FrameTable,
     values: np.ndarray,
-    outcomes: Outcomes,
-    evidence: Evidence,
-    sure: bool,
+    groups: Sequence[Group],
+    clock: np.ndarray | None,
     config: GateConfig,
 ) -> Check:
-    """At equal ages, averaged over a quarter, half and three quarters of the median success."""
-    name = "not just the clock"
-    same_age = contest(table, values, outcomes, same_age=True)
-    auc = float(same_age.auc()[0]) if len(same_age.won) else float("nan")
-    if np.isnan(auc):
-        return Check(name, "warn", None, 0.5, "no success and failure of equal age could be compared.")
-    p = same_age.p_value(config.permutations, np.random.default_rng(_SEED))
-    clock = evidence.quality.get(TIME_ONLY)
-    rival = 0.5
-    if clock is not None:
-        rival = max(0.5, float(np.mean([a for a in clock.auc_same_age.values() if a is not None])))
-    seen = f"between episodes of equal age values order {hundredths(auc)} of 100 pairs rightly"
-    if p <= config.significance and auc > rival:
-        sentence = f"{seen} (the clock alone: {hundredths(rival)})."
-        return Check(name, "pass", auc, rival, sentence)
-    if not sure:
-        sentence = f"{seen}, which the clock or chance may explain with so few episodes; label more."
-        return Check(name, "warn", auc, rival, sentence)
-    sentence = (
-        f"{seen}, no better than the clock alone (p = {number(p)}): they only know how long an episode has "
-        "lasted and not how it goes; check that the cameras see the work, and train longer."
-    )
-    return Check(name, "fail", auc, rival, sentence)
+    """At equal ages, averaged over a quarter, half and three quarters of the median success.
 
-
-def progress(evidence: Evidence, sure: bool, config: GateConfig) -> Check:
-    """The rank correlation with −time-to-go, against a floor and values that know the chance of success only.
-
-    Values that see progress well may be no better than those: that alone is no reason to stop.
+    Values must order more pairs than ``clock`` ``(N,)``, those of "time only": by ``fail_clock_margin``,
+    and by what luck with so many episodes makes of two scorers that are equally good.
     """
-    name = "progress"
-    rho = evidence.quality[VALUES].rank_correlation
+    name = "not just the clock"
+
+    def ask(group: Group) -> Check | None:
+        same_age = contest(table, values, group.outcomes, same_age=True)
+        auc = float(same_age.auc()[0]) if len(same_age.won) else float("nan")
+        if np.isnan(auc):
+            return None
+        p = same_age.p_value(config.permutations, np.random.default_rng(_SEED))
+        rival, noise = 0.5, same_age.standard_error()
+        if clock is not None:
+            of_clock = contest(table, clock, group.outcomes, same_age=True)
+            if of_clock.auc()[0] > rival:
+                rival, noise = float(of_clock.auc()[0]), same_age.standard_error(of_clock)
+        seen = (
+            f"{group.name}between episodes of equal age values order {hundredths(auc)} of 100 pairs rightly"
+        )
+        told = f"the clock alone: {hundredths(rival)}, give or take {hundredths(noise)}"
+        beyond_luck = p <= config.significance and auc - rival > norm.isf(config.significance) * noise
+        beyond_margin = auc - rival >= config.fail_clock_margin
+        if beyond_luck and beyond_margin:
+            return Check(name, "pass", auc, rival, f"{seen} ({told}).")
+        if not group.sure or (beyond_margin and auc >= config.warn_auc):
+            sentence = (
+                f"{seen} ({told}), which the clock or chance may explain with so few episodes; label more."
+            )
+            return Check(name, "warn", auc, rival, sentence)
+        sentence = (
+            f"{seen}, hardly better than the clock alone ({hundredths(rival)}; p = {number(p)}): they only "
+            "know how long an episode has lasted and not how it goes; check that the cameras see the work, "
+            "and train longer."
+        )
+        return Check(name, "fail", auc, rival, sentence)
+
+    nothing = "no success and failure of equal age could be compared."
+    return worst(groups, ask) or Check(name, "warn", None, 0.5, nothing)
+
+
+def progress(evidence: Evidence, groups: Sequence[Group], sure: bool, config: GateConfig) -> Check:
+    """The rank correlation with −time-to-go: of each group against a floor, over all against a rival.
+
+    The rival are values that know the chance of success only. Values that see progress well may be no
+    better than those: that alone is no reason to stop. Of a single task's rival too little is known.
+    """
+
+    def ask(group: Group) -> Check | None:
+        found = [ranks[task] for task in group.tasks if task in ranks]
+        known = [rho for rho in found if rho is not None]
+        if not found:
+            return None
+        return _progress(float(np.mean(known)) if known else None, None, group.sure, group.name, config)
+
+    quality = evidence.quality[VALUES]
+    ranks = quality.rank_correlation_by_task
     rival = evidence.quality[OUTCOME_ONLY].rank_correlation if OUTCOME_ONLY in evidence.quality else None
-    bound = config.fail_rank_correlation
+    overall = _progress(quality.rank_correlation, rival, sure, "", config)
+    least = worst(groups, ask) if len(groups) > 1 else None
+    order = get_args(Verdict)
+    return overall if least is None or order.index(overall.verdict) > order.index(least.verdict) else least
+
+
+def _progress(rho: float | None, rival: float | None, sure: bool, where: str, config: GateConfig) -> Check:
+    name, bound = "progress", config.fail_rank_correlation
     if rho is None:
         sentence = (
-            "in successes values do not change at all, or there are none: they know nothing of progress; "
-            "label successes, check the cameras, and train longer."
+            f"{where}in successes values do not change at all, or there are none: they know nothing of "
+            "progress; label successes, check the cameras, and train longer."
         )
         return Check(name, "fail", None, bound, sentence)
     seen = (
-        f"in successes values rise as the end comes near: rank correlation {number(rho)} (1: always, 0: not)"
+        f"{where}in successes values rise as the end comes near: rank correlation {number(rho)} (1: always, "
+        "0: not)"
     )
     if rho <= bound:
         sentence = (
@@ -171,30 +214,41 @@ def calibrated(
     table: FrameTable,
     values: np.ndarray,
     returns: np.ndarray,
-    known: np.ndarray,
-    evidence: Evidence,
+    outcomes: Outcomes,
+    groups: Sequence[Group],
     config: GateConfig,
 ) -> Check:
-    """Bounds are widened by what luck with so many episodes gives perfectly calibrated values."""
+    """Of each group and, where there are several, of all together.
+
+    Bounds are widened by what luck with so many episodes gives perfectly calibrated values.
+    """
     name = "calibration"
-    error = evidence.quality[VALUES].expected_calibration_error or 0.0
-    luck = calibration_noise(
-        np.asarray(values[known], np.float64), returns[known].astype(np.float64), table.episode_index[known]
-    )
-    fail, warn = config.fail_calibration_error + luck, config.warn_calibration_error + luck
-    seen = (
-        f"a value is {number(error)} off the mean return of frames like it (the range is 1, luck gives "
-        f"{number(luck)})"
-    )
-    if error <= warn:
-        return Check(name, "pass", error, fail, f"{seen}.")
-    if error <= fail:
-        sentence = (
-            f"{seen}: values are shifted; the last frames of an episode feel it most; label more episodes."
+
+    def ask(group: Group) -> Check | None:
+        known = group.frames(table)
+        if not known.any():
+            return None
+        value, truth = np.asarray(values[known], np.float64), returns[known].astype(np.float64)
+        error = expected_calibration_error(value, truth)
+        luck = calibration_noise(value, truth, table.episode_index[known])
+        fail, warn = config.fail_calibration_error + luck, config.warn_calibration_error + luck
+        seen = (
+            f"{group.name}a value is {number(error)} off the mean return of frames like it (the range is 1, "
+            f"luck gives {number(luck)})"
         )
-        return Check(name, "warn", error, fail, sentence)
-    sentence = (
-        f"{seen}: values do not mean what they say, and the last frames of every episode are marked by "
-        "that error; was it trained with another failure_penalty, or on other labels? Train it again."
-    )
-    return Check(name, "fail", error, fail, sentence)
+        if error <= warn:
+            return Check(name, "pass", error, fail, f"{seen}.")
+        if error <= fail or (group.name and not group.sure):
+            sentence = (
+                f"{seen}: values are shifted; the last frames of an episode feel it most; label more "
+                "episodes."
+            )
+            return Check(name, "warn", error, fail, sentence)
+        sentence = (
+            f"{seen}: values do not mean what they say, and the last frames of every episode are marked by "
+            "that error; was it trained with another failure_penalty, or on other labels? Train it again."
+        )
+        return Check(name, "fail", error, fail, sentence)
+
+    together = [Group("", (), outcomes, True)] if len(groups) > 1 else []
+    return worst([*groups, *together], ask) or Check(name, "warn", None, None, "no episode has an outcome.")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.episode import Outcome
+from pipeline.episode import Outcome, Source
 from pipeline.frame_table import FrameTable
 from value_model.discrimination import Contest, contest, known, p_value, pooled_auc
 from value_model.gate_report import Association, Probe
@@ -98,19 +98,31 @@ def association(
     for level, outcome in zip(levels, found, strict=True):
         won, lost = counts.get(str(level), (0, 0))
         counts[str(level)] = (won + (outcome == Outcome.SUCCESS), lost + (outcome == Outcome.FAILURE))
-    shuffled = _shuffled_outcomes(pairs, permutations, rng)
-    strength = _cramers_v(pairs, of_row, np.concatenate([pairs.won[None], shuffled]))
+    strength, p = _strength(pairs, of_row, permutations, rng)
     any_within = within.pairs() > 0
+    within_p_value = within.p_value(permutations, rng) if any_within else None
+    within_drive = _strength(pairs.within(driven_by(table)), of_row, permutations, rng)
     return Association(
         factor=factor,
-        strength=float(strength[0]),
-        p_value=p_value(float(strength[0]), strength[1:]),
+        strength=strength,
+        p_value=p,
         auc_all=known(pairs.auc()[0]),
         auc_within=known(within.auc()[0]) if any_within else None,
-        within_p_value=within.p_value(permutations, rng) if any_within else None,
+        within_p_value=within_p_value,
         pairs_within=within.pairs(),
         counts={level: count for level, count in sorted(counts.items()) if sum(count)},
+        rarer_within=within.rarer(),
+        strength_within_drive=within_drive[0],
+        p_value_within_drive=within_drive[1],
     )
+
+
+def driven_by(table: FrameTable) -> list[str]:
+    """Per episode: "demonstration", or "rollout" where a policy drove for any part of it."""
+    own = np.asarray(table.source) != Source.TELEOP
+    return [
+        "rollout" if own[table.frames_of(i)].any() else "demonstration" for i in range(len(table.episode_ids))
+    ]
 
 
 def _shrink(images: np.ndarray) -> np.ndarray:
@@ -161,6 +173,15 @@ def _chance_aucs(
     return np.array(chance)
 
 
+def _strength(
+    pairs: Contest, level: np.ndarray, permutations: int, rng: np.random.Generator
+) -> tuple[float, float]:
+    """Cramér's V within the strata and its p-value."""
+    shuffled = _shuffled_outcomes(pairs, permutations, rng)
+    strength = _cramers_v(pairs, level, np.concatenate([pairs.won[None], shuffled]))
+    return float(strength[0]), p_value(float(strength[0]), strength[1:])
+
+
 def _shuffled_outcomes(pairs: Contest, permutations: int, rng: np.random.Generator) -> np.ndarray:
     won = np.repeat(pairs.won[None], permutations, axis=0)
     for k in np.unique(pairs.stratum):
@@ -170,13 +191,19 @@ def _shuffled_outcomes(pairs: Contest, permutations: int, rng: np.random.Generat
 
 
 def _cramers_v(pairs: Contest, level: np.ndarray, won: np.ndarray) -> np.ndarray:
-    """``(P,)`` from outcomes ``(P, E)`` and the episodes' levels ``(E,)``; 0 where there is no episode."""
-    chi_squared = np.zeros(len(won))
+    """``(P,)`` from outcomes ``(P, E)`` and the episodes' levels ``(E,)``; 0 where there is no episode.
+
+    Strata of one outcome have no say.
+    """
+    chi_squared, episodes = np.zeros(len(won)), 0
     for k in np.unique(pairs.stratum):
         here = pairs.stratum == k
         share = pairs.won[here].mean()
+        if share in (0, 1):
+            continue
+        episodes += int(here.sum())
         for found in np.unique(level[here]):
             cell = here & (level == found)
             expected = share * cell.sum()
             chi_squared += (won[:, cell].sum(axis=1) - expected) ** 2 / (expected * (1 - share))
-    return np.sqrt(chi_squared / max(1, len(pairs.won)))
+    return np.sqrt(chi_squared / max(1, episodes))

@@ -13,6 +13,9 @@ The return is divided by a normaliser of the *task's* own: how long the task's l
 lasts (T/r), plus C_fail = ``failure_penalty`` times that. So it lies in [−1, 0]: the longest episode's
 first frame has T − 1 steps before it, one less than the normaliser has room for.
 
+Labels decide which episode is a task's longest, and they change after a training. The values of a model stay
+in the unit of its training; :func:`unit_factors` brings them into that of the present returns.
+
 *Separation.* A success is worth at least −(T − 1)/r before it is divided, a failure at most −C_fail
 (its last frame). Hence every frame of every failure lies below every frame of every success of its task
 exactly if C_fail exceeds (T − 1)/r of the task's longest success. ``failure_penalty`` ≥ 1 guarantees
@@ -48,6 +51,8 @@ from pipeline.frame_table import FrameTable
 # What an episode's outcome may be; ``None`` where it has none.
 Outcomes = Mapping[str, str | None]
 
+# C_fail as a fraction of the task's longest episode: one for all tasks, or each task's own.
+Penalty = float | Mapping[str, float]
 
 # A duration computed twice may differ in its last digit.
 _ROUNDING = 1e-9
@@ -96,14 +101,15 @@ def episode_outcomes(table: FrameTable, outcomes: Outcomes) -> list[str | None]:
     return found
 
 
-def task_scales(table: FrameTable, outcomes: Outcomes, failure_penalty: float) -> dict[str, TaskScale]:
+def task_scales(table: FrameTable, outcomes: Outcomes, failure_penalty: Penalty) -> dict[str, TaskScale]:
     """Each task's scale, from its episodes that have an outcome; a task without one is left out.
 
     ``failure_penalty`` is C_fail as a fraction of the task's longest episode (1.0: a failure costs as
-    much time as the slowest episode on record took, and is worth less than any success). Raises
-    ``InputError`` unless it is positive and finite.
+    much time as the slowest episode on record took, and is worth less than any success), for all tasks or
+    for each. Raises ``InputError`` unless it is positive and finite, and said of every task.
     """
-    if not (math.isfinite(failure_penalty) and failure_penalty > 0):
+    given = failure_penalty.values() if isinstance(failure_penalty, Mapping) else (failure_penalty,)
+    if not all(math.isfinite(fraction) and fraction > 0 for fraction in given):
         raise InputError(
             f"failure_penalty is {failure_penalty}: use a positive fraction of the longest episode"
         )
@@ -114,10 +120,13 @@ def task_scales(table: FrameTable, outcomes: Outcomes, failure_penalty: float) -
     ):
         if outcome is not None:
             longest_s[task] = max(longest_s.get(task, 0.0), seconds)
-    return {
-        task: TaskScale(seconds, failure_penalty * seconds, seconds + failure_penalty * seconds)
-        for task, seconds in longest_s.items()
-    }
+    scales = {}
+    for task, seconds in longest_s.items():
+        fraction = failure_penalty.get(task) if isinstance(failure_penalty, Mapping) else failure_penalty
+        if fraction is None:
+            raise InputError(f"failure_penalty {failure_penalty} says nothing of the task {task!r}")
+        scales[task] = TaskScale(seconds, fraction * seconds, seconds + fraction * seconds)
+    return scales
 
 
 def episode_returns(length: int, rate_hz: float, outcome: str, scale: TaskScale) -> np.ndarray:
@@ -147,6 +156,45 @@ def frame_returns(table: FrameTable, outcomes: Outcomes, scales: Mapping[str, Ta
             )
         returns[table.frames_of(i)] = episode_returns(length, rate_hz, outcome, scale)
     return returns
+
+
+def trained_penalty(
+    table: FrameTable, outcomes: Outcomes, failure_penalty: Penalty, trained: Mapping[str, TaskScale]
+) -> Penalty:
+    """The penalty that given values know, for returns that they are to be compared with.
+
+    C_fail was made to be ``failure_penalty`` of a task's longest episode at the training, and is so many
+    seconds in every value since (``trained``). Where labels have changed the longest episode, it is
+    therefore another fraction of that. ``failure_penalty`` itself where no task has changed.
+    """
+    now = task_scales(table, outcomes, failure_penalty)
+    changed = {
+        task: trained[task].failure_penalty_s / scale.longest_s
+        for task, scale in now.items()
+        if task in trained and not math.isclose(trained[task].longest_s, scale.longest_s, rel_tol=_ROUNDING)
+    }
+    if not changed:
+        return failure_penalty
+    said = failure_penalty if isinstance(failure_penalty, Mapping) else dict.fromkeys(now, failure_penalty)
+    return {task: changed.get(task, said[task]) for task in now}
+
+
+def unit_factors(
+    table: FrameTable, scales: Mapping[str, TaskScale], trained: Mapping[str, TaskScale]
+) -> np.ndarray:
+    """What to multiply each frame's value by to have it in the unit of returns under ``scales``; ``(N,)``.
+
+    A value is in the unit of its model's training, the task's normaliser under ``trained``. ``scales`` must
+    have the same C_fail in seconds (:func:`trained_penalty`): how much of a value is the penalty cannot be
+    seen in it. float32; 1 where either unit is unknown, and exactly 1 where both are the same.
+    """
+    of_task = {
+        task: trained[task].normaliser_s / scale.normaliser_s
+        for task, scale in scales.items()
+        if task in trained
+    }
+    of_episode = np.array([of_task.get(task, 1.0) for task in table.tasks], dtype=np.float32)
+    return np.repeat(of_episode, np.asarray(table.lengths, dtype=np.int64))
 
 
 def labelled_frames(table: FrameTable, outcomes: Outcomes) -> np.ndarray:

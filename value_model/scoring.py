@@ -2,7 +2,8 @@
 
 An episode with an outcome is scored by the models of the fold that held it out; one without an
 outcome, or recorded after training, by all of them. What counts is the list of seen episodes in each
-model's own record, so that a mix-up of folds cannot leak. Every frame gets a value, corrections by a
+model's own record, by id and by content, so that neither a mix-up of folds nor a copy of a recording under
+another id can leak. Every frame gets a value, corrections by a
 person included: they are the V(o_{t+N}) of the frames before them.
 
 Episodes that the same models may score are dealt into *work items* of some hundred frames. Within an
@@ -63,22 +64,38 @@ def batch_frames(config: ValueTrainingConfig) -> int:
     return CPU_BATCH if torch.device(config.device).type == "cpu" else GPU_BATCH
 
 
-def work_items(episode_ids: Sequence[str], lengths: Sequence[int], models: ScoringModels) -> list[list[int]]:
+class Scorable(Protocol):
+    """What dealing out asks of an episode."""
+
+    @property
+    def episode_id(self) -> str:
+        """The episode."""
+
+    @property
+    def content(self) -> str:
+        """The content key of its frames."""
+
+    @property
+    def length(self) -> int:
+        """How many frames it has."""
+
+
+def work_items(episodes: Sequence[Scorable], models: ScoringModels) -> list[list[int]]:
     """Deals episodes into items of ``ITEM_FRAMES`` frames or a few more (the last ones fewer), by position.
 
     All of an item's episodes may be scored by the same models. Raises ``InputError`` for an episode that
     every model has seen.
     """
     by_models: dict[tuple[int, ...], list[int]] = {}
-    for position, episode_id in enumerate(episode_ids):
-        by_models.setdefault(models.allowed(episode_id), []).append(position)
+    for position, episode in enumerate(episodes):
+        by_models.setdefault(models.allowed(episode.episode_id, episode.content), []).append(position)
     items: list[list[int]] = []
     for positions in by_models.values():
         item: list[int] = []
         total = 0
         for position in positions:
             item.append(position)
-            total += lengths[position]
+            total += episodes[position].length
             if total >= ITEM_FRAMES:
                 items.append(item)
                 item, total = [], 0
@@ -109,14 +126,14 @@ def score_episodes(
         try:
             episode = source.episode(episode_id)
             models.check(episode)
-            models.allowed(episode_id)
+            models.allowed(episode_id, episode.content)
         except InputError as error:
             failed(episode_id, error)
         else:
             episodes.append(episode)
     if not episodes:
         return
-    items = work_items([e.episode_id for e in episodes], [e.length for e in episodes], models)
+    items = work_items(episodes, models)
     feed = FrameFeed(episodes, items, batch_frames(config), pinned=models.device.type == "cuda")
     with feed:
         ScoringPass(episodes, items, models, on_scored, failed).run(feed)
@@ -191,6 +208,10 @@ class _TableEpisode:
     @property
     def episode_id(self) -> str:
         return self.table.episode_ids[self.position]
+
+    @property
+    def content(self) -> str:
+        return self.table.contents[self.position]
 
     @property
     def task(self) -> str:

@@ -34,6 +34,7 @@ class ScoringModels:
                     f"member {member}"
                 )
         self._seen = [frozenset(record.seen) for record in self._records]
+        self._contents = [frozenset(record.seen_contents) for record in self._records]
         self._networks: dict[int, ValueNetwork] = {}
         self._precision = getattr(config, "precision", "float32")
         self.device = torch.device(config.device)
@@ -45,9 +46,15 @@ class ScoringModels:
         records = [read_record(folder) for folder in folders]
         return cls([(r.fold, r.member, f) for r, f in zip(records, folders, strict=True)], config)
 
-    def allowed(self, episode_id: str) -> tuple[int, ...]:
-        """The numbers of the models that have not seen the episode. Raises ``InputError`` for none."""
-        found = tuple(i for i, seen in enumerate(self._seen) if episode_id not in seen)
+    def allowed(self, episode_id: str, content: str) -> tuple[int, ...]:
+        """The numbers of the models that have seen neither the episode nor a copy of it.
+
+        ``content`` is its content key. Raises ``InputError`` for none.
+        """
+        known = zip(self._seen, self._contents, strict=True)
+        found = tuple(
+            i for i, (ids, keys) in enumerate(known) if episode_id not in ids and content not in keys
+        )
         if not found:
             raise InputError(
                 f"episode {episode_id} was seen by every value model: score it with all folds' models"

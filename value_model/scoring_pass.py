@@ -49,7 +49,8 @@ class ScoringPass:
         """``items`` hold positions in ``episodes``, as the groups of the feed; each has one set of models."""
         self._episodes, self._models = episodes, models
         self._on_scored, self._on_failed = on_scored, on_failed
-        self._chosen = [models.allowed(episodes[item[0]].episode_id) for item in items]
+        firsts = [episodes[item[0]] for item in items]
+        self._chosen = [models.allowed(first.episode_id, first.content) for first in firsts]
         tasks = list(dict.fromkeys(e.task for e in episodes))
         self._tasks = tasks
         self._task_of_episode = torch.tensor([tasks.index(e.task) for e in episodes], device=models.device)

@@ -90,7 +90,8 @@ def train_fold(
     trained, held = split_validation(
         table, outcomes, seen, config.validation_share, f"validation:{config.seed}:{fold}:{member}"
     )
-    returns = frame_returns(table, outcomes, task_scales(table, outcomes, config.failure_penalty))
+    scales = task_scales(table, outcomes, config.failure_penalty)
+    returns = frame_returns(table, outcomes, scales)
     with _seeded(config, fold, member):
         rng = np.random.default_rng([config.seed, fold, member])
         trainer = Trainer(table, returns, config, trained, held, rng, group)
@@ -108,6 +109,9 @@ def train_fold(
             best.step,
             best.train_loss,
             best.validation_loss,
+            seen_contents=_contents_of(table, seen),
+            # Of all labelled episodes, not of those seen: the same for every model of an ensemble.
+            scales=scales,
         )
         save_checkpoint(out, trainer.network, record)
         if resume is not None:
@@ -123,6 +127,12 @@ def train_fold(
         best.validation_loss,
         time.monotonic() - started,
     )
+
+
+def _contents_of(table: FrameTable, episode_ids: list[str]) -> tuple[str, ...]:
+    """The content keys of these episodes, sorted, each once."""
+    content = dict(zip(table.episode_ids, table.contents, strict=True))
+    return tuple(sorted({content[episode_id] for episode_id in episode_ids}))
 
 
 def _run(

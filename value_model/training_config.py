@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pipeline.errors import InputError
 from value_model.network import NetworkConfig, SmallNetworkConfig, network_config
+from value_model.returns import Penalty
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,13 @@ class ValueTrainingConfig:
     (over all worker processes together). learning_rate: its peak, after ``warmup_steps``; it then falls to
     zero along a cosine. weight_decay: AdamW's. average: decay of the running mean of the weights, which is
     what is kept. target: how a return becomes a distribution over bins, and ``target_deviation`` how wide
-    an HL-Gauss target is, in bins. failure_penalty: C_fail as a fraction of the task's longest episode.
-    shift: the images are moved by up to so many pixels in training. state_noise: standard deviation of the
-    noise on the normalised state in training. validation_share: share of a model's episodes that are kept
-    to stop it; it stops after ``patience`` evaluations, ``evaluate_every`` steps apart, that bring nothing.
-    seed: of folds, weights and batches. device: torch's name for it. precision: "bfloat16" runs the
-    network under torch's autocast; weights, loss and optimiser stay float32.
+    an HL-Gauss target is, in bins. failure_penalty: C_fail as a fraction of the task's longest episode, or
+    a table of one for each task. shift: the images are moved by up to so many pixels in training.
+    state_noise: standard deviation of the noise on the normalised state in training. validation_share:
+    share of a model's episodes that are kept to stop it; it stops after ``patience`` evaluations,
+    ``evaluate_every`` steps apart, that bring nothing. seed: of folds, weights and batches. device: torch's
+    name for it. precision: "bfloat16" runs the network under torch's autocast; weights, loss and optimiser
+    stay float32.
     """
 
     network: NetworkConfig = field(default_factory=SmallNetworkConfig)
@@ -39,7 +41,7 @@ class ValueTrainingConfig:
     average: float = 0.98
     target: Literal["two_hot", "hl_gauss"] = "hl_gauss"
     target_deviation: float = 2.0
-    failure_penalty: float = 1.0
+    failure_penalty: Penalty = 1.0
     shift: int = 4
     state_noise: float = 0.1
     validation_share: float = 0.15

@@ -9,7 +9,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from pipeline.errors import InputError
-from pipeline.file_lock import locked
+from pipeline.file_lock import is_locked, locked
+
+_FILE = ".driver.lock"
 
 
 @contextmanager
@@ -18,7 +20,7 @@ def driver_lock(root: Path) -> Iterator[int]:
 
     Raises ``InputError`` where another driver holds it. Ends what is recorded of a driver that was killed.
     """
-    path = root / ".driver.lock"
+    path = root / _FILE
     with ExitStack() as stack:
         try:
             descriptor = stack.enter_context(locked(path, wait=False))
@@ -33,8 +35,14 @@ def driver_lock(root: Path) -> Iterator[int]:
         yield descriptor
 
 
+def holder(root: Path) -> str | None:
+    """The process that works in the workspace ``root`` now, or ``None``; its number may be ``unknown``."""
+    path = root / _FILE
+    return _holder(path) if is_locked(path) else None
+
+
 def _holder(path: Path) -> str:
-    with suppress(FileNotFoundError, json.JSONDecodeError, KeyError):
+    with suppress(OSError, ValueError, KeyError, TypeError):
         return str(json.loads(path.read_text())["driver"])
     return "unknown"
 

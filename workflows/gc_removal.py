@@ -1,48 +1,69 @@
 """Removes what :mod:`workflows.gc_plan` found, so that a kill at any moment leaves a workspace that works.
 
-Each thing is first renamed into a trash folder, which takes it away whole, and deleted there. What a kill
-leaves in the trash goes with the next driver or the next 'recap gc'.
+Each thing is first renamed into a trash folder beside it, which takes it away whole, and deleted there. What
+a kill leaves in the trash goes with the next driver or the next 'recap gc'.
 """
 
 from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.workspace import Workspace
 from workflows.disk_usage import freed_by_removing
-from workflows.gc_plan import KEPT_BEFORE, Garbage, GcPlan, plan_gc, trash_folders
+from workflows.gc_plan import KEPT_BEFORE, TRASH, GcPlan, plan_gc, trash_folders
 from workflows.step_store import StepStore
 
 
-def collect(workspace: Workspace, keep: int = KEPT_BEFORE) -> tuple[GcPlan, dict[Path, int]]:
-    """Removes everything that can go; returns what that was, and the bytes that each thing gave back.
+@dataclass(frozen=True)
+class Collection:
+    """What was removed: ``freed`` bytes by path; and why what was to be removed ``remains``, by path."""
+
+    plan: GcPlan
+    freed: dict[Path, int]
+    remains: dict[Path, str]
+
+
+def collect(workspace: Workspace, keep: int = KEPT_BEFORE) -> Collection:
+    """Removes everything that can go, and goes on where something cannot be moved or deleted.
 
     Only for who holds the workspace, that is, within :func:`workflows.driver_lock.driver_lock`. Work that a
-    killed process had completed is published first. Raises ``OSError`` where something cannot be moved;
-    what was moved before is deleted.
+    killed process had completed is published first.
     """
     StepStore(workspace.steps).sweep()
     plan = plan_gc(workspace, keep)
     freed = freed_by_removing(one.path for one in plan.garbage)
-    try:
-        _move(workspace, plan.garbage)
-    finally:
-        for folder in trash_folders(workspace):
-            shutil.rmtree(folder, ignore_errors=True)
-    return plan, freed
+    remains = {}
+    for one in plan.garbage:
+        try:
+            _move(one.path)
+        except OSError as error:
+            freed[one.path] = 0
+            remains[one.path] = error.strerror or str(error)
+    return Collection(plan, freed, remains | empty_trash(workspace))
 
 
-def _move(workspace: Workspace, garbage: Iterable[Garbage]) -> None:
-    folders = trash_folders(workspace)
-    for one in garbage:
-        if one.path in folders:
-            continue
-        if one.path.is_symlink():
-            one.path.unlink(missing_ok=True)
-            continue
-        trash = next(folder for folder in folders if one.path.is_relative_to(folder.parent))
-        trash.mkdir(exist_ok=True)
-        one.path.rename(trash / uuid.uuid4().hex)
+def empty_trash(workspace: Workspace) -> dict[Path, str]:
+    """Deletes what was moved aside; returns what could not be deleted, and why."""
+    remains = {}
+
+    def note(_: object, path: str, error: BaseException) -> None:
+        remains[Path(path)] = getattr(error, "strerror", None) or str(error)
+
+    for folder in trash_folders(workspace):
+        shutil.rmtree(folder, onexc=note)
+    return remains
+
+
+def _move(path: Path) -> None:
+    if path.name == TRASH:
+        return
+    if path.is_symlink():
+        path.unlink(missing_ok=True)
+        return
+    # Beside it: the folder above may be a link to another disk, to which nothing can be renamed.
+    trash = path.parent / TRASH
+    trash.mkdir(exist_ok=True)
+    path.rename(trash / uuid.uuid4().hex)

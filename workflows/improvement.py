@@ -8,26 +8,27 @@ must happen once and in order: labels, the gate, the decision, the champion, the
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pipeline.errors import Failure, InputError
 from pipeline.label_snapshot import Snapshot
 from pipeline.workspace import Workspace
-from workflows.comparison import PairedDifference, Performance, paired_difference, performance
+from workflows.comparison import Attempt, PairedDifference, Performance, paired_difference, performance
 from workflows.evaluation import read_attempts
-from workflows.ledger import Ledger
+from workflows.ledger import Champion, Ledger
 from workflows.loop_graph import ASKED_NEGATIVE, BASE, CANDIDATE, CHAMPION, LoopGraph, TurnSteps
 from workflows.report_graph import Decision, report_step, values_report_step
 from workflows.settings import LoopSettings
 from workflows.step_files import CHECKPOINT, DATASET, REPORT_FILE
 from workflows.step_recipe import Step
-from workflows.step_store import StepResult
+from workflows.step_store import StepResult, StepStore
 from workflows.steps import StepRunner
 from workflows.turn_labels import freeze_labels, label_simulated, require_both_outcomes
 from workflows.value_ensemble import ValueEnsemble
 from workflows.value_gate import GateClosed, GateVerdict, keep_ensemble, read_gate, verdict
+from workflows.value_graph import AnyStep
 
 SIGNIFICANCE = 0.05
 # A candidate that is faster but fails more often by over this share is not promoted.
@@ -36,7 +37,7 @@ LARGEST_SUCCESS_LOSS = 0.05
 
 @dataclass(frozen=True)
 class TurnResult:
-    """What one turn of the loop gave."""
+    """What one turn of the loop gave; ``candidate`` is its key, ``champion`` who holds after it."""
 
     iteration: int
     gate: GateVerdict
@@ -47,6 +48,8 @@ class TurnResult:
     report: Path
     dataset: Path
     checkpoint: Path
+    candidate: str
+    champion: Champion | None = None
 
 
 @dataclass(frozen=True)
@@ -98,19 +101,28 @@ def train_base(loop: Loop, episode_ids: Sequence[str]) -> StepResult:
 
 def base_of(loop: Loop, demonstrations: Sequence[str]) -> StepResult:
     """The base policy that fine-tunes start from: the ledger's, or one trained on the demonstrations."""
-    history = loop.ledger.champions()
-    if history:
-        base = loop.runner.store.find(history[0])
-        if base is None:
-            raise InputError(
-                f"the base policy {history[0].path} is gone: put it back, or start a new workspace"
-            )
-        return base
+    base = known_base(loop.runner.store, loop.ledger)
+    return base if base is not None else train_base(loop, require_demonstrations(demonstrations))
+
+
+def known_base(store: StepStore, ledger: Ledger) -> StepResult | None:
+    """The ledger's base policy; ``None`` before there is one. Raises ``InputError`` where it is gone."""
+    history = ledger.champions()
+    if not history:
+        return None
+    base = store.find(history[0])
+    if base is None:
+        raise InputError(f"the base policy {history[0].path} is gone: put it back, or start a new workspace")
+    return base
+
+
+def require_demonstrations(demonstrations: Sequence[str]) -> Sequence[str]:
+    """The demonstrations to train a base policy on; ``InputError`` where there are none."""
     if not demonstrations:
         raise InputError(
             "there are no demonstrations to train a base policy on: record some with 'recap record'"
         )
-    return train_base(loop, demonstrations)
+    return demonstrations
 
 
 def improve(loop: Loop, episode_ids: Sequence[str], base: StepResult) -> TurnResult:
@@ -123,7 +135,7 @@ def improve(loop: Loop, episode_ids: Sequence[str], base: StepResult) -> TurnRes
     require_both_outcomes(snapshot)
     turn = loop.graph.turn(snapshot, base)
     iteration = loop.ledger.iteration_of(turn.recap.key)
-    reference = _add_champion(loop, turn, base, iteration)
+    reference = add_champion(loop.graph, loop.runner.store, loop.ledger, turn, base, iteration)
     gate = learn_values(loop, snapshot, turn)
     if not gate.goes_on:
         page = loop.runner.run(values_report_step(loop.workspace, snapshot, turn, iteration))
@@ -131,15 +143,8 @@ def improve(loop: Loop, episode_ids: Sequence[str], base: StepResult) -> TurnRes
         raise GateClosed(gate.report, link)
     steps = turn.all()
     results = {step.key: done for step, done in zip(steps, loop.runner.run_all(steps), strict=True)}
-    attempts = {
-        name: read_attempts(*(results[part.key].path for part in parts))
-        for name, parts in turn.evaluations.items()
-    }
-    against = {
-        name: paired_difference(attempts[CANDIDATE], found)
-        for name, found in attempts.items()
-        if name != CANDIDATE
-    }
+    attempts = attempts_of(turn, results)
+    against = compared(attempts)
     decision = decide(against[reference], reference)
     page = loop.runner.run(
         report_step(loop.workspace, snapshot, turn, base, iteration, reference, decision, gate.note)
@@ -156,9 +161,27 @@ def improve(loop: Loop, episode_ids: Sequence[str], base: StepResult) -> TurnRes
             loop.workspace.datasets / f"iteration-{iteration}", results[turn.dataset.key].path / DATASET
         ),
         checkpoint=results[turn.recap.key].path / CHECKPOINT,
+        candidate=turn.recap.key,
     )
-    _conclude(loop, results[turn.recap.key], list(results.values()), result)
-    return result
+    champion = _conclude(loop, results[turn.recap.key], list(results.values()), result)
+    return replace(result, champion=champion)
+
+
+def attempts_of(turn: TurnSteps, results: Mapping[str, StepResult]) -> dict[str, list[Attempt]]:
+    """What each policy did on the starts, from the turn's finished steps by key."""
+    return {
+        name: read_attempts(*(results[part.key].path for part in parts))
+        for name, parts in turn.evaluations.items()
+    }
+
+
+def compared(attempts: Mapping[str, list[Attempt]]) -> dict[str, PairedDifference]:
+    """The candidate against each other policy."""
+    return {
+        name: paired_difference(attempts[CANDIDATE], found)
+        for name, found in attempts.items()
+        if name != CANDIDATE
+    }
 
 
 def learn_values(loop: Loop, snapshot: Snapshot, turn: TurnSteps) -> GateVerdict:
@@ -170,10 +193,12 @@ def learn_values(loop: Loop, snapshot: Snapshot, turn: TurnSteps) -> GateVerdict
     needs_values = (CANDIDATE, ASKED_NEGATIVE)
     others = [part for name, parts in turn.evaluations.items() if name not in needs_values for part in parts]
     others += [step for step in turn.dataset.upstream() if step.key != turn.advantages.key]
-    for step in [*turn.cache, *turn.members, turn.filtered, turn.scores, turn.advantages, *others]:
-        loop.runner.submit(step)
+    # Where the verdict is known, it may be that none of them will be needed.
+    if loop.runner.store.find(turn.gate) is None:
+        for step in [*turn.cache, *turn.members, turn.filtered, turn.scores, turn.gate, *others]:
+            loop.runner.submit(step)
     members = loop.runner.run_all(turn.members)
-    advantages = loop.runner.run(turn.advantages)
+    judged = loop.runner.run(turn.gate)
     parameters = turn.scores.parameters
     keep_ensemble(
         loop.workspace,
@@ -184,21 +209,23 @@ def learn_values(loop: Loop, snapshot: Snapshot, turn: TurnSteps) -> GateVerdict
             snapshot=snapshot.digest,
         ),
     )
-    report = read_gate(advantages.path)
+    report = read_gate(judged.path)
     if report is None:
-        raise Failure(f"{advantages.path} holds no judgement of the values: remove it and try again")
+        raise Failure(f"{judged.path} holds no judgement of the values: remove it and try again")
     return verdict(report, quick=loop.settings.quick, accepted=loop.accept_values)
 
 
-def _add_champion(loop: Loop, turn: TurnSteps, base: StepResult, iteration: int) -> str:
+def add_champion(
+    graph: LoopGraph, store: StepStore, ledger: Ledger, turn: TurnSteps, base: AnyStep, iteration: int
+) -> str:
     """Has the champion so far evaluated too, unless it is the base; returns who is to be beaten."""
-    before = [c for c in loop.ledger.champions() if c.since < iteration]
+    before = [c for c in ledger.champions() if c.since < iteration]
     if not before or before[-1].key == base.key:
         return BASE
-    champion = loop.runner.store.find(before[-1])
+    champion = store.find(before[-1])
     if champion is None:
         raise InputError(f"the champion {before[-1].path} is gone: put it back, or start a new workspace")
-    turn.evaluations[CHAMPION] = loop.graph.evaluation(champion, "positive", CHAMPION)
+    turn.evaluations[CHAMPION] = graph.evaluation(champion, "positive", CHAMPION)
     turn.checkpoints[CHAMPION] = champion
     return CHAMPION
 
@@ -225,8 +252,13 @@ def _record(loop: Loop, steps: list[Step]) -> list[str]:
     return sorted(episode for result in results for episode in result.result["episodes"])
 
 
-def _conclude(loop: Loop, candidate: StepResult, used: list[StepResult], result: TurnResult) -> None:
-    """Writes the iteration into the ledger, once, and moves the champion's pointer where that was decided."""
+def _conclude(
+    loop: Loop, candidate: StepResult, used: list[StepResult], result: TurnResult
+) -> Champion | None:
+    """Writes the iteration into the ledger, once, and moves the champion's pointer where that was decided.
+
+    Returns who is champion now: of a turn that was repeated after a rollback, not its candidate.
+    """
     loop.ledger.record_iteration(
         result.iteration,
         candidate.key,
@@ -241,6 +273,7 @@ def _conclude(loop: Loop, candidate: StepResult, used: list[StepResult], result:
     loop.ledger.record_steps(result.iteration, used)
     if result.decision.promoted:
         loop.ledger.promote(candidate.name, candidate.key, result.iteration, result.decision.reason)
+    return loop.ledger.champion()
 
 
 def _link(link: Path, target: Path) -> Path:

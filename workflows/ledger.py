@@ -21,6 +21,7 @@ from typing import Any
 
 from pipeline.errors import Failure
 from pipeline.workspace import Workspace
+from workflows.ledger_faults import WAIT_S, explained
 from workflows.step_store import StepResult
 
 _SCHEMA = """
@@ -87,7 +88,10 @@ class Champion:
 
 
 class Ledger:
-    """The ledger of one workspace. Reading one that was never written finds nothing and creates nothing."""
+    """The ledger of one workspace. Reading one that was never written finds nothing and creates nothing.
+
+    Raises ``InputError`` where the file is damaged, ``Failure`` where it stays locked or the disk is full.
+    """
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
@@ -193,7 +197,7 @@ class Ledger:
         path = self._workspace.ledger_path
         if not path.is_file() or path.stat().st_size == 0:
             return []
-        with closing(sqlite3.connect(path, timeout=30)) as database:
+        with explained(path), closing(sqlite3.connect(path, timeout=WAIT_S)) as database:
             return database.execute(query, values).fetchall()
 
     @contextmanager
@@ -201,14 +205,17 @@ class Ledger:
         """One transaction: all of it or nothing, also when the process is killed."""
         path = self._workspace.ledger_path
         path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as database:
+        connected = closing(sqlite3.connect(path, timeout=WAIT_S, isolation_level=None))
+        with explained(path), connected as database:
             database.execute("PRAGMA synchronous = FULL")
             _prepare(database)
             database.execute("BEGIN IMMEDIATE")
             try:
                 yield database
             except BaseException:
-                database.execute("ROLLBACK")
+                # A full disk has SQLite itself undo it.
+                if database.in_transaction:
+                    database.execute("ROLLBACK")
                 raise
             database.execute("COMMIT")
 

@@ -16,7 +16,7 @@ from workflows import loop_steps, value_steps
 from workflows.settings import LoopSettings
 from workflows.step_code import CACHE, COLLECTING, DATASET, EVALUATING, TRAINING
 from workflows.step_recipe import Step
-from workflows.value_graph import AnyStep, ValueGraph
+from workflows.value_graph import AnyStep, LoopStep, ValueGraph
 
 # Scene seeds: recorded scenes and evaluated starts never meet.
 DEMONSTRATION_SCENES = {"skilled": 0, "sloppy": 100_000}
@@ -46,6 +46,7 @@ class TurnSteps:
     members: list[Step]
     scores: Step
     advantages: Step
+    gate: Step
     dataset: Step
     recap: Step
     filtered: Step
@@ -61,6 +62,7 @@ class TurnSteps:
             self.filtered,
             self.scores,
             self.advantages,
+            self.gate,
             self.recap,
             self.dataset,
             *evaluations,
@@ -115,7 +117,7 @@ class LoopGraph(ValueGraph):
             inputs["checkpoint"] = policy
             parameters["checkpoint_name"] = f"{policy.name}/{policy.key}"
         return [
-            Step(
+            LoopStep(
                 "record" if policy is None else "roll_out",
                 loop_steps.record_session,
                 {**parameters, "part": [k, self.parts]},
@@ -132,7 +134,7 @@ class LoopGraph(ValueGraph):
     def cache(self, snapshot: Snapshot) -> list[Step]:
         """Decodes the snapshot's frames."""
         return [
-            Step(
+            LoopStep(
                 "cache_frames",
                 loop_steps.cache_frames,
                 {"image_size": self.settings.recording.image_size, "part": [k, self.parts]},
@@ -152,7 +154,7 @@ class LoopGraph(ValueGraph):
             "seed": self.settings.seed,
             "indicator_dropout": 0.0,
         }
-        return Step(
+        return LoopStep(
             "train_base",
             loop_steps.train_base,
             self._sized(training=training),
@@ -173,6 +175,7 @@ class LoopGraph(ValueGraph):
             members=members,
             scores=scores,
             advantages=advantages,
+            gate=self.judgement(snapshot, advantages),
             dataset=self._dataset(snapshot, advantages),
             recap=recap,
             filtered=filtered,
@@ -196,7 +199,7 @@ class LoopGraph(ValueGraph):
             "indicator": indicator,
         }
         return [
-            Step(
+            LoopStep(
                 "evaluate",
                 loop_steps.evaluate_policy,
                 {"evaluation": evaluation, "part": [k, self.parts]},
@@ -215,14 +218,19 @@ class LoopGraph(ValueGraph):
             "positive_share": policy.positive_share,
         }
         inputs = {**self._on(snapshot), "base": base, "advantages": advantages}
-        parameters = self._sized(training=training)
-        title = "fine-tune on everything, conditioned on the advantage (RECAP)"
-        return Step("fine_tune_recap", loop_steps.fine_tune_recap, parameters, inputs, TRAINING, title=title)
+        return LoopStep(
+            "fine_tune_recap",
+            loop_steps.fine_tune_recap,
+            self._sized(training=training),
+            inputs,
+            TRAINING,
+            title="fine-tune on everything, conditioned on the advantage (RECAP)",
+        )
 
     def _filtered(self, snapshot: Snapshot, base: AnyStep) -> Step:
         inputs = {**self._on(snapshot), "base": base}
         parameters = self._sized(training={**self._fine_tuning(), "indicator_dropout": 0.0})
-        return Step(
+        return LoopStep(
             "fine_tune_filtered",
             loop_steps.fine_tune_filtered,
             parameters,
@@ -241,14 +249,14 @@ class LoopGraph(ValueGraph):
 
     def _dataset(self, snapshot: Snapshot, advantages: Step) -> Step:
         """The conditioned view, and before it the dataset that it is of, which needs no scores."""
-        episodes = Step(
+        episodes = LoopStep(
             "episode_dataset",
             value_steps.build_episode_dataset,
             inputs=self._on(snapshot),
             code=(*DATASET, "pipeline.lerobot_files", "pipeline.lerobot_rows", "pipeline.episode_video"),
             title="write the episodes as a dataset",
         )
-        return Step(
+        return LoopStep(
             "conditioned_dataset",
             value_steps.build_conditioned_dataset,
             {"indicator_dropout": self.settings.policy.indicator_dropout},

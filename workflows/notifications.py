@@ -40,7 +40,7 @@ class Target:
         try:
             shlex.split(self.command)
         except ValueError as error:
-            raise InputError(f"--notify-command {self.command!r}: {error}") from None
+            raise InputError(f"--notify-command: {error}") from None
         if self.url:
             _require_address(self.url)
 
@@ -55,8 +55,19 @@ class Target:
         if self.command.strip():
             parts.append(f"command {shlex.split(self.command)[0]}")
         if self.url:
-            parts.append(f"{urlsplit(self.url).scheme}://{urlsplit(self.url).netloc}/...")
+            parts.append(shown_address(self.url))
         return " and ".join(parts)
+
+
+def shown_address(url: str) -> str:
+    """What may be printed of a web address: the rest is often a secret."""
+    return f"{urlsplit(url).scheme}://{urlsplit(url).netloc}/..." if url else ""
+
+
+def shown_command(command: str) -> str:
+    """What may be printed of a command: its program, since the rest may hold a secret."""
+    words = shlex.split(command)
+    return " ".join([*words[:1], *(["..."] if words[1:] else [])])
 
 
 def require_command(command: str) -> None:
@@ -155,16 +166,25 @@ def _post_once(url: str, summary: Mapping[str, Any], timeout_s: float) -> tuple[
         with error:
             return f"answered {error.code} {error.reason}", error.code < 500 and error.code != 429
     except (OSError, http.client.HTTPException, ValueError) as error:
+        if isinstance(error, http.client.InvalidURL) or not isinstance(
+            error, OSError | http.client.HTTPException
+        ):
+            return f"{type(error).__name__}: no such address can be asked for", True  # the rest names it
         return _line(getattr(error, "reason", error)), False
 
 
 def _require_address(url: str) -> None:
+    # No more than the host may be said of it.
+    if not all("!" <= c <= "~" for c in url):
+        raise InputError(
+            "--notify-url may hold printable ASCII characters only: write others as %xx, as in a browser"
+        )
     try:
         parts = urlsplit(url)
         _ = parts.port  # asked for, since only that checks it
-    except ValueError as error:
-        raise InputError(f"--notify-url is no web address: {error}") from None
-    if parts.scheme not in {"http", "https"} or not parts.hostname or any(c.isspace() for c in url):
+    except ValueError:
+        raise InputError("--notify-url is no web address: its host or port is wrong") from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise InputError("--notify-url must be a web address, as https://example.org/hook")
     if parts.username is not None or parts.password is not None:
         raise InputError("--notify-url cannot have a user name or password in it: use one with a token")

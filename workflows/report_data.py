@@ -51,6 +51,7 @@ def write_iteration_report(
     trainings: list[Path],
     training_names: list[str],
     advantages: Path,
+    gate: Path,
     scores: Path,
     members: list[Path],
     dataset: Path,
@@ -98,15 +99,15 @@ def write_iteration_report(
         origins={
             "performance": _origins(evaluations),
             "advantages": _origins([advantages, dataset]),
-            "values": _origins([*members, scores, advantages]),
+            "values": _origins([*members, scores, advantages, gate]),
             "training": _origins(trainings),
             "data": _origins([advantages]),
         },
-        steps=_origins([*trainings, *members, scores, advantages, dataset, *evaluations, film]),
+        steps=_origins([*trainings, *members, scores, advantages, gate, dataset, *evaluations, film]),
         film=film / FILM_FILE,
         film_caption=f"Chosen to show the difference: starts that only {candidate} solved, and one both did.",
         annotators=dict(Counter(row.annotator for row in rows if row.annotator is not None)),
-        gate=read_gate(advantages),
+        gate=read_gate(gate),
         values_note=values_note,
     )
     write_report(data, out / REPORT_FILE)
@@ -119,6 +120,7 @@ def write_values_report(
     workspace: Path,
     snapshot: Path,
     advantages: Path,
+    gate: Path,
     scores: Path,
     members: list[Path],
     iteration: int,
@@ -135,8 +137,8 @@ def write_values_report(
         frames=frame_rows(rows, advantages),
         value_quality=json.loads((advantages / QUALITY_FILE).read_text()),
         episodes=[store.find(row.episode_id) for row in rows],
-        origins={"values": _origins([*members, scores, advantages])},
-        gate=read_gate(advantages),
+        origins={"values": _origins([*members, scores, advantages, gate])},
+        gate=read_gate(gate),
     )
     write_values_page(data, out / REPORT_FILE)
     return {"report": REPORT_FILE}

@@ -9,6 +9,7 @@ from pipeline.workspace import Workspace
 from workflows import film_steps
 from workflows.loop_graph import BASE, CANDIDATE, FILTERED, AnyStep, TurnSteps
 from workflows.step_recipe import ExternalInput, Step
+from workflows.value_graph import LoopStep
 
 FILMED_STARTS = 3
 _FILMING = ("collectors", "pipeline.policy", "workflows.report_films")
@@ -16,6 +17,7 @@ _REPORTING = tuple(
     f"workflows.report{part}"
     for part in (
         "",
+        "_alarm_figures",
         "_data",
         "_episodes",
         "_figures",
@@ -52,7 +54,7 @@ def report_step(
     ``values_note``: why the turn went on, where the gate's report alone does not say so.
     """
     named = [(name, part) for name, parts in turn.evaluations.items() for part in parts]
-    return Step(
+    return LoopStep(
         "report",
         film_steps.report,
         {
@@ -71,6 +73,7 @@ def report_step(
             "evaluations": [part for _, part in named],
             "trainings": [base, turn.recap, turn.filtered],
             "advantages": turn.advantages,
+            "gate": turn.gate,
             "scores": turn.scores,
             "members": turn.members,
             "dataset": turn.dataset,
@@ -83,7 +86,7 @@ def report_step(
 
 def values_report_step(workspace: Workspace, snapshot: Snapshot, turn: TurnSteps, iteration: int) -> Step:
     """The page about values that did not pass the gate."""
-    return Step(
+    return LoopStep(
         "values_report",
         film_steps.values_report,
         {"iteration": iteration, "title": "kinova-recap"},
@@ -91,6 +94,7 @@ def values_report_step(workspace: Workspace, snapshot: Snapshot, turn: TurnSteps
             "workspace": ExternalInput(workspace.root, "workspace"),
             "snapshot": ExternalInput(snapshot.path, snapshot.digest),
             "advantages": turn.advantages,
+            "gate": turn.gate,
             "scores": turn.scores,
             "members": turn.members,
         },
@@ -101,7 +105,7 @@ def values_report_step(workspace: Workspace, snapshot: Snapshot, turn: TurnSteps
 
 def _film_step(turn: TurnSteps, reference: str) -> Step:
     asked = [turn.evaluations[name][0].parameters["evaluation"] for name in (reference, CANDIDATE)]
-    return Step(
+    return LoopStep(
         "film",
         film_steps.film_side_by_side,
         {"evaluations": asked, "labels": [reference, CANDIDATE], "starts": FILMED_STARTS},

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import InputError
 from pipeline.workspace import Workspace
 from workflows.ledger import Champion, Ledger
-from workflows.step_store import StepStore
+from workflows.step_store import MANIFEST, StepStore
 
 BASE = "base"
 
@@ -25,32 +26,48 @@ class Rollback:
         Ledger(workspace).roll_back(self.to, f"{text}: {reason}" if reason else text)
 
 
+def standing(history: Sequence[Champion]) -> list[Champion]:
+    """The champion, and those to which going back leads one after the other, as they were promoted.
+
+    As a stack: a promotion is put on top, and a rollback takes off what is newer than its target. So nobody
+    gets back by default to what a person rejected, also when something else was promoted since.
+    """
+    was = _promoted(history)
+    stack: list[int] = []
+    for entry in history:
+        stack = [number for number in stack if number < entry.iteration] + [entry.iteration]
+    return [was[number] for number in reversed(stack)]
+
+
+def _promoted(history: Sequence[Champion]) -> dict[int, Champion]:
+    return {champion.iteration: champion for champion in history if champion.kind == "promotion"}
+
+
 def choose(workspace: Workspace, to: str | None) -> Rollback:
     """The rollback ``to`` an iteration's number or ``base``; ``None``: to the champion before this one.
 
-    Before: of those made earlier, the one made last, so that going back twice goes further back. Raises
-    ``InputError`` where there is no such champion, or where its checkpoint is gone or damaged.
+    Before: see :func:`standing`; going back twice goes further back. Raises ``InputError`` where there is no
+    such champion, or where its checkpoint is gone or damaged.
     """
     history = Ledger(workspace).champions()
     if not history:
         raise InputError(f"there is no champion in {workspace.root} yet: run 'recap improve'")
     now = history[-1]
-    was = {champion.iteration: champion for champion in history if champion.kind == "promotion"}
-    if to is None:
-        earlier = [number for number in was if number < now.iteration]
-        if not earlier:
-            raise InputError(f"{now.origin} is the first champion: there is none to go back to")
-        number = max(earlier)
+    was = _promoted(history)
+    others = _others(was, now)
+    if to is not None:
+        chosen = was[_number(workspace, to, was, others)]
+    elif len(stack := standing(history)) > 1:
+        chosen = stack[1]
     else:
-        number = _number(workspace, to, was)
-    rollback = Rollback(now, was[number])
-    if rollback.to.key == now.key:
-        raise InputError(f"{now.origin} is the champion already: {_others(was, number)}")
-    _require_whole(workspace, rollback.to, was)
-    return rollback
+        raise InputError(f"{now.origin} is the first champion: there is none to go back to")
+    if chosen.key == now.key:
+        raise InputError(f"{now.origin} is the champion already: {others}")
+    _require_whole(workspace, chosen, _others(was, now, chosen))
+    return Rollback(now, chosen)
 
 
-def _number(workspace: Workspace, to: str, was: dict[int, Champion]) -> int:
+def _number(workspace: Workspace, to: str, was: dict[int, Champion], others: str) -> int:
     number = 0 if to == BASE else int(to) if to.isdecimal() else None
     if number is None:
         raise InputError(f"--to takes the number of an iteration, or 'base', not {to!r}")
@@ -59,26 +76,28 @@ def _number(workspace: Workspace, to: str, was: dict[int, Champion]) -> int:
     for iteration in Ledger(workspace).iterations():
         if iteration.n == number:
             reason = iteration.summary.get("reason", "it was not promoted")
-            raise InputError(f"iteration {number} never was champion ({reason}): {_others(was)}")
-    raise InputError(f"there is no iteration {number}: {_others(was)}")
+            raise InputError(f"iteration {number} never was champion ({reason}): {others}")
+    raise InputError(f"there is no iteration {number}: {others}")
 
 
-def _require_whole(workspace: Workspace, champion: Champion, was: dict[int, Champion]) -> None:
+def _require_whole(workspace: Workspace, champion: Champion, others: str) -> None:
     store = StepStore(workspace.steps)
     result = store.find(champion)
     if result is None:
         raise InputError(
-            f"the checkpoint of {champion.origin} is gone, {champion.path}: put it back from a copy; "
-            f"{_others(was, champion.iteration)}"
+            f"the checkpoint of {champion.origin} is gone, {champion.path}: put it back from a copy; {others}"
         )
     damaged = store.verify(result)
     if damaged:
         raise InputError(
             f"the checkpoint of {champion.origin} is damaged, {damaged[0]} was changed: put it back from a "
-            f"copy; {_others(was, champion.iteration)}"
+            f"copy; {others}"
         )
 
 
-def _others(was: dict[int, Champion], besides: int | None = None) -> str:
-    names = [champion.origin for number, champion in sorted(was.items()) if number != besides]
-    return f"there are {', '.join(names)}" if names else "there is no other"
+def _others(was: dict[int, Champion], *besides: Champion) -> str:
+    """Those besides these whose checkpoint is still there, in words."""
+    left_out = {champion.key for champion in besides}
+    found = [champion for _, champion in sorted(was.items()) if champion.key not in left_out]
+    names = [champion.origin for champion in found if (champion.path / MANIFEST).exists()]
+    return f"there {'is' if len(names) == 1 else 'are'} {', '.join(names)}" if names else "there is no other"

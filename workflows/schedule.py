@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any
 
 from pipeline.errors import InputError
-from workflows.notifications import Target
+from workflows.notifications import Target, shown_address, shown_command
 from workflows.process_identity import ProcessIdentity
 from workflows.schedule_conditions import Condition, parse_condition
 from workflows.schedule_times import Recurrence
@@ -105,6 +105,15 @@ class Schedule:
     def to_json(self) -> dict[str, Any]:
         """Everything, as plain JSON."""
         return {**asdict(self), "missed": str(self.missed), "options": list(self.options)}
+
+    @staticmethod
+    def shown(document: Mapping[str, Any]) -> dict[str, Any]:
+        """What :meth:`to_json` gave, as it may be printed: without what may be secret."""
+        return {
+            **document,
+            "notify_command": shown_command(document.get("notify_command", "")),
+            "notify_url": shown_address(document.get("notify_url", "")),
+        }
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Schedule:

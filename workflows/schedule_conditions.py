@@ -13,14 +13,19 @@ from __future__ import annotations
 import json
 import operator
 import re
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pipeline.errors import InputError
-from pipeline.workspace import EpisodeEntry, Workspace
+from pipeline.errors import Failure, InputError
+from pipeline.workspace import EpisodeEntry, IndexedEpisode, Workspace
+
+if TYPE_CHECKING:
+    from workflows.ledger import Iteration
 
 NAMES = {
     "new_labelled_episodes": "labelled success or failure, and not used so by the last iteration",
@@ -96,30 +101,40 @@ def parse_condition(text: str) -> Condition:
 
 
 def measure(workspace: Workspace, condition: Condition, now: datetime) -> dict[str, float]:
-    """What the workspace holds of each name that the condition asks for."""
-    count = _Count(workspace, now)
+    """What the workspace holds of each name that the condition asks for.
+
+    Raises ``InputError``, with the path, for a file that cannot be read.
+    """
+    count = WorkspaceCount(workspace, now)
     return {name: float(getattr(count, name)) for name in condition.names}
 
 
-class _Count:
-    """Every number is a property and costs only what it needs."""
+class WorkspaceCount:
+    """Every number of :data:`NAMES` is a property and costs only what it needs; looked at once."""
 
     def __init__(self, workspace: Workspace, now: datetime) -> None:
         self._workspace = workspace
         self._now = now
 
     @cached_property
-    def _entries(self) -> dict[str, EpisodeEntry]:
-        return {entry.id: entry for entry in self._workspace.list_episodes()}
+    def items(self) -> list[IndexedEpisode]:
+        """The recorded episodes."""
+        with _reading(self._workspace.episodes):
+            return self._workspace.index()
 
     @cached_property
-    def _labels(self) -> dict[str, tuple[str, datetime]]:
+    def _entries(self) -> dict[str, EpisodeEntry]:
+        return {item.entry.id: item.entry for item in self.items}
+
+    @cached_property
+    def labels(self) -> dict[str, tuple[str, datetime]]:
         """Of each recorded episode: the outcome that holds, or ``disputed``; and since when."""
         from pipeline.labels import LabelStore
 
         if not self._workspace.labels_path.exists():
             return {}
-        with LabelStore(self._workspace.labels_path) as store, store.moment():
+        path = self._workspace.labels_path
+        with _reading(path), LabelStore(path) as store, store.moment():
             labels = {n: (one.outcome, _moment(one.created_at)) for n, one in store.current().items()}
             for name, state in store.states().items():
                 if state == "disputed":
@@ -127,37 +142,46 @@ class _Count:
         return {name: label for name, label in labels.items() if name in self._entries}
 
     @cached_property
-    def _last(self) -> tuple[datetime, dict[str, str | None] | None] | None:
-        """When the last iteration was noted, and the outcomes it used, if its snapshot is still there."""
+    def _iterations(self) -> list[Iteration]:
         from workflows.ledger import Ledger
 
-        iterations = Ledger(self._workspace).iterations()
-        if not iterations:
+        with _reading(self._workspace.ledger_path):
+            return Ledger(self._workspace).iterations()
+
+    @cached_property
+    def _last(self) -> tuple[datetime, dict[str, str | None] | None] | None:
+        """When the last iteration was noted, and the outcomes it used, if its snapshot is still there."""
+        if not self._iterations:
             return None
-        last = max(iterations, key=lambda iteration: (_moment(iteration.recorded), iteration.n))
+        last = max(self._iterations, key=lambda iteration: (_moment(iteration.recorded), iteration.n))
         return _moment(last.recorded), _used(self._workspace, last.candidate)
 
     def _outcomes(self, *names: str) -> dict[str, tuple[str, datetime]]:
-        return {name: label for name, label in self._labels.items() if label[0] in names}
+        return {name: label for name, label in self.labels.items() if label[0] in names}
 
     @property
     def episodes(self) -> int:
+        """Recorded."""
         return len(self._entries)
 
     @property
     def labelled_episodes(self) -> int:
+        """Labelled success or failure."""
         return len(self._outcomes("success", "failure"))
 
     @property
     def disputed_episodes(self) -> int:
+        """On which annotators differ."""
         return len(self._outcomes("disputed"))
 
     @property
     def unlabelled_episodes(self) -> int:
-        return len(self._entries.keys() - self._labels.keys())
+        """Labelled by nobody."""
+        return len(self._entries.keys() - self.labels.keys())
 
     @property
     def new_labelled_episodes(self) -> int:
+        """Labelled success or failure, and not used so by the last iteration."""
         labelled = self._outcomes("success", "failure")
         if self._last is None:
             return len(labelled)
@@ -168,6 +192,7 @@ class _Count:
 
     @property
     def new_episodes(self) -> int:
+        """Not known to the last iteration; without excluded and disputed ones."""
         wanted = self._entries.keys() - self._outcomes("exclude", "disputed").keys()
         if self._last is None:
             return len(wanted)
@@ -178,12 +203,12 @@ class _Count:
 
     @property
     def iterations(self) -> int:
-        from workflows.ledger import Ledger
-
-        return len(Ledger(self._workspace).iterations())
+        """Finished turns of the loop."""
+        return len(self._iterations)
 
     @property
     def hours_since_last_iteration(self) -> float:
+        """Infinitely many before the first."""
         if self._last is None:
             return float("inf")
         return (self._now - self._last[0]).total_seconds() / 3600
@@ -194,7 +219,8 @@ def _used(workspace: Workspace, candidate: str) -> dict[str, str | None] | None:
     from pipeline.label_snapshot import read_snapshot
 
     for manifest in workspace.steps.glob(f"[!.]*/{candidate}/manifest.json"):
-        identity = json.loads(manifest.read_text()).get("inputs", {}).get("snapshot")
+        with _reading(manifest):
+            identity = json.loads(manifest.read_text()).get("inputs", {}).get("snapshot")
         _, external, digest = str(identity).partition("external:")
         if not external:
             continue
@@ -203,6 +229,17 @@ def _used(workspace: Workspace, candidate: str) -> dict[str, str | None] | None:
             with suppress(InputError):  # damaged is as good as gone
                 return {row.episode_id: row.outcome for row in read_snapshot(found[0])}
     return None
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Whatever goes wrong with a file becomes one line that names it."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, InputError | Failure) and str(path) in str(error):
+            raise
+        raise InputError(f"cannot read {path}: {' '.join(str(error).split())}") from error
 
 
 def _moment(text: str) -> datetime:

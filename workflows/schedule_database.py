@@ -56,7 +56,7 @@ class ScheduleDatabase:
     """The file ``schedules.sqlite`` of a workspace. Reading one that is not there creates nothing.
 
     Raises ``InputError`` for a file that is no such database, is damaged or newer; ``Failure`` for one that
-    stays locked.
+    stays locked, and for a full disk.
     """
 
     def __init__(self, root: Path) -> None:
@@ -86,7 +86,8 @@ class ScheduleDatabase:
                         _create(database)
                     yield database
                 except BaseException:
-                    database.execute("ROLLBACK")
+                    if database.in_transaction:  # a full disk has ended it already
+                        database.execute("ROLLBACK")
                     raise
                 database.execute("COMMIT")
 
@@ -99,7 +100,12 @@ class ScheduleDatabase:
         try:
             yield
         except sqlite3.Error as error:
-            if error.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code == sqlite3.SQLITE_FULL:
+                raise Failure(
+                    f"cannot write {self.path}: the disk is full; nothing was changed: see 'recap gc'"
+                ) from error
+            if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
                 raise Failure(f"{self.path} was locked for {_BUSY_S:g} s: try again") from error
             raise InputError(
                 f"cannot read or write {self.path} ({error}); nothing was changed: free the disk or give "

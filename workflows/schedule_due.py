@@ -18,18 +18,22 @@ from workflows.schedule_store import Definition, NewRun
 
 BACK_FILL_AT_ONCE = 1000
 """Runs that one look at the clock back-fills at most; the next look goes on."""
+CLOCK_SLACK = timedelta(minutes=5)
+"""How much clocks may differ. What was noted of a later time than that is of a clock that was wrong."""
 
 
 def due_times(definitions: Sequence[Definition], newest: datetime | None, now: datetime) -> list[datetime]:
     """The times after ``newest``, the last that is noted, up to ``now`` inclusive; in order, in UTC."""
     times: list[datetime] = []
-    ends = [definition.at for definition in definitions[1:]] + [now]
+    # Each holds until the next one; not beyond a later one that a clock put back has given an earlier time.
+    moments = [*(definition.at for definition in definitions), now]
+    ends = [min(moments[i:]) for i in range(1, len(moments))]
     for definition, end in zip(definitions, ends, strict=True):
         after = definition.at if newest is None else max(definition.at, newest)
         left = None
         if definition.schedule.missed == Missed.ALL:
             left = max(0, BACK_FILL_AT_ONCE - len(times))
-        times += islice(definition.schedule.recurrence.between(after, min(end, now)), left)
+        times += islice(definition.schedule.recurrence.between(after, end), left)
     return times
 
 
@@ -45,9 +49,14 @@ def plan(
     if not times:
         return []
     schedule = definitions[-1].schedule
-    refused = [(time, run) for time in times if (run := _overlapped(time, begun)) is not None]
+    refused = [(time, run) for time in times if (run := _overlapped(time, begun, now)) is not None]
     runs = [
-        NewRun(time, final=Kind.REFUSED, reason=f"the run of {run.schedule} of {_iso(run)} was at work")
+        NewRun(
+            time,
+            final=Kind.REFUSED,
+            reason=f"the run of {run.schedule} of {_iso(run)} was at work",
+            by=run.id,
+        )
         for time, run in refused
     ]
     taken = {time for time, _ in refused}
@@ -69,9 +78,11 @@ def _by_rule(rule: str, times: list[datetime], now: datetime, grace: timedelta) 
     return [NewRun(newest, missed)]
 
 
-def _overlapped(time: datetime, begun: Sequence[Run]) -> Run | None:
+def _overlapped(time: datetime, begun: Sequence[Run], now: datetime) -> Run | None:
     for run in begun:
         ended = run.final.at if run.final is not None else None
+        if ended is not None and ended > now + CLOCK_SLACK:
+            continue  # nobody knows when it ended
         if run.started is not None and run.started < time and (ended is None or time < ended):
             return run
     return None

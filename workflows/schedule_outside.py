@@ -32,11 +32,23 @@ def workspace_holder(root: Path) -> str | None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            with suppress(json.JSONDecodeError, KeyError):
+            with suppress(ValueError, KeyError, TypeError):
                 return f"process {json.loads(os.pread(descriptor, 2**16, 0))['driver']}"
             return "another command"
         finally:
             os.close(descriptor)
+    return None
+
+
+def writable_by_others(database: Path) -> Path | None:
+    """The database or its folder, if somebody but us and root can write it.
+
+    Who can write the folder can put a journal there, which SQLite plays back into the database.
+    """
+    for path in (database, database.parent):
+        status = path.stat()
+        if status.st_mode & 0o022 or status.st_uid not in {0, os.geteuid()}:
+            return path
     return None
 
 
@@ -62,16 +74,16 @@ class Outside:
         worker, supervisor = run.worker(), run.supervisor()
         if not supervisor.is_here:
             # Only what was noted tells of another machine.
-            return self.holder(root) is not None or now - run.events[-1].at < _ELSEWHERE
+            return self.holder(root) is not None or abs(now - run.events[-1].at) < _ELSEWHERE
         if worker is not None and self.is_alive(worker):
             return True
         return not run.given_up and self.is_alive(supervisor)
 
     def tell_safely(self, target: Target, summary: Mapping[str, Any], database: Path) -> Mapping[str, str]:
         """Tells everybody; runs no command where others could have written it into the database."""
-        status = database.stat()
-        if target.command and (status.st_mode & 0o022 or status.st_uid not in {0, os.geteuid()}):
-            reason = f"not run, since others can write {database}: 'chmod go-w' it, and own it"
+        open_to_others = writable_by_others(database) if target.command else None
+        if open_to_others is not None:
+            reason = f"not run, since others can write {open_to_others}: 'chmod go-w' it, and own it"
             rest = self.tell(Target("", target.url), summary) if target.url else {}
             return {"command": reason, **rest}
         return self.tell(target, summary)

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 
-from pipeline.errors import Failure, InputError
 from pipeline.workspace import Workspace
-from workflows.schedule import Schedule
 from workflows.schedule_conditions import measure
-from workflows.schedule_due import plan
+from workflows.schedule_decisions import Due, due_now, judge
 from workflows.schedule_outside import workspace_holder
-from workflows.schedule_store import NewRun, ScheduleStore
+from workflows.schedule_store import ScheduleStore
 
 
 def preview(workspace: Workspace, now: datetime) -> Iterator[str]:
     """A line for each thing that a tick would find. Reads the workspace, writes nothing."""
     store = ScheduleStore(workspace.root)
-    definitions = store.definitions()
-    if not definitions:
+    if not store.schedules():
         yield "there is no schedule: add one with 'recap schedule add'"
         return
     for run in store.open_runs():
@@ -26,14 +23,14 @@ def preview(workspace: Workspace, now: datetime) -> Iterator[str]:
     holder = workspace_holder(workspace.root)
     if holder is not None:
         yield f"{holder} is working in the workspace: runs wait, or are refused"
-    for name, found in definitions.items():
-        newest = store.newest_time(name)
-        since = found[0].at if newest is None else max(newest, found[0].at)
-        runs = plan(found, newest, store.begun_since(since), now)
-        yield from _lines(workspace, found[-1].schedule, runs, now)
+    for due in due_now(workspace, store, now):
+        yield from _lines(workspace, due, now)
 
 
-def _lines(workspace: Workspace, schedule: Schedule, runs: list[NewRun], now: datetime) -> Iterator[str]:
+def _lines(workspace: Workspace, due: Due, now: datetime) -> Iterator[str]:
+    schedule, runs = due.schedule, due.runs
+    if due.ahead:
+        yield f"{schedule.name}: {due.ahead}"
     if not runs:
         yield f"{schedule.name}: not due before {_minute(schedule.recurrence.next_after(now))}"
         return
@@ -44,14 +41,12 @@ def _lines(workspace: Workspace, schedule: Schedule, runs: list[NewRun], now: da
         more = f" (and {run.missed} missed before it)" if run.missed else ""
         yield f"{schedule.name}: {_minute(run.logical_time)}{more} would be run: {schedule.command}"
     if schedule.when:
-        try:
-            numbers = measure(workspace, schedule.condition, now)
-        except (InputError, Failure) as error:
-            yield f"{schedule.name}: its condition cannot be computed: {error}"
+        verdict = judge(workspace, schedule, now, measure)
+        if verdict.error:
+            yield f"{schedule.name}: its condition cannot be computed: {verdict.error}"
             return
-        said = ", ".join(f"{name} is {number:.6g}" for name, number in numbers.items())
-        verdict = "holds" if schedule.condition.holds(numbers) else "does not hold, so it would not run"
-        yield f"{schedule.name}: {schedule.when} {verdict}: {said}"
+        held = "holds" if verdict.holds else "does not hold, so it would not run"
+        yield f"{schedule.name}: {schedule.when} {held}: {verdict.said}"
 
 
 def _minute(moment: datetime) -> str:

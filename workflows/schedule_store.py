@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -33,13 +33,19 @@ class Definition:
 
 @dataclass(frozen=True)
 class NewRun:
-    """A run to note; ``final`` and its reason where it is not to be run at all."""
+    """A run to note; ``final`` and its reason where it is not to be run at all.
+
+    ``by`` is the run that has refused it; ``summary`` is noted with the end, and told with ``tell``.
+    """
 
     logical_time: datetime
     missed: int = 0
     by_hand: bool = False
     final: Kind | None = None
     reason: str = ""
+    by: int | None = None
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    tell: bool = False
 
 
 class ScheduleStore:
@@ -56,16 +62,22 @@ class ScheduleStore:
 
     def definitions(self) -> dict[str, list[Definition]]:
         """Of each schedule that there is, its definitions since it was added last; in order of time."""
-        found: dict[str, list[Definition]] = {}
+        found: dict[str, list[tuple[str, str]]] = {}
         rows = self._database.read("SELECT name, at, document FROM definitions ORDER BY id")
+        for name, at, text in rows:
+            if text is None:
+                found.pop(name, None)
+            else:
+                found.setdefault(name, []).append((at, text))
         with self._database.explained():
-            for name, at, text in rows:
-                if text is None:
-                    found.pop(name, None)
-                else:
-                    schedule = Schedule.from_json(json.loads(text))
-                    found.setdefault(name, []).append(Definition(name, moment_of(at), schedule))
-        return dict(sorted(found.items()))
+            return {name: [self._definition(name, *row) for row in found[name]] for name in sorted(found)}
+
+    def _definition(self, name: str, at: str, text: str) -> Definition:
+        try:
+            return Definition(name, moment_of(at), Schedule.from_json(json.loads(text)))
+        except InputError as error:
+            said = f"schedule {name!r} in {self.path}: {error}"
+            raise InputError(f"{said}; or 'recap schedule remove {name}'") from error
 
     def schedules(self) -> dict[str, Schedule]:
         """What there is now, by name."""
@@ -78,17 +90,13 @@ class ScheduleStore:
         """
         with self._database.writing() as database:
             self._require(database, schedule.name, there=not new)
-            text = json.dumps(schedule.to_json(), sort_keys=True)
-            database.execute(
-                "INSERT INTO definitions (name, at, document) VALUES (?, ?, ?)",
-                (schedule.name, stored(at), text),
-            )
+            _define(database, schedule.name, at, json.dumps(schedule.to_json(), sort_keys=True))
 
     def remove(self, name: str, at: datetime) -> None:
         """Ends a schedule; its runs stay in the history. Raises ``InputError`` where there is none."""
         with self._database.writing() as database:
             self._require(database, name, there=True)
-            database.execute("INSERT INTO definitions (name, at) VALUES (?, ?)", (name, stored(at)))
+            _define(database, name, at, None)
 
     def _require(self, database: sqlite3.Connection, name: str, *, there: bool) -> None:
         row = database.execute(
@@ -103,16 +111,35 @@ class ScheduleStore:
         if there and not exists:
             raise InputError(f"there is no schedule {name!r}: see 'recap schedule list'")
 
-    def newest_time(self, name: str) -> datetime | None:
-        """The newest logical time that is noted of a schedule, runs by hand apart."""
+    def newest_time(self, name: str, until: datetime) -> datetime | None:
+        """The newest logical time up to ``until`` that is noted of a schedule, runs by hand apart."""
         rows = self._database.read(
             (
-                "SELECT logical_time FROM runs WHERE schedule = ? AND NOT by_hand "
+                "SELECT logical_time FROM runs WHERE schedule = ? AND logical_time <= ? AND NOT by_hand "
                 "ORDER BY logical_time DESC LIMIT 1"
             ),
-            (name,),
+            (name, stored(until)),
         )
         return moment_of(rows[0][0]) if rows else None
+
+    def times_after(self, name: str, moment: datetime) -> tuple[int, datetime | None]:
+        """How many logical times after ``moment`` are noted of a schedule, and the newest of them."""
+        rows = self._database.read(
+            "SELECT COUNT(*), MAX(logical_time) FROM runs WHERE schedule = ? AND logical_time > ?",
+            (name, stored(moment)),
+        )
+        return (rows[0][0], moment_of(rows[0][1])) if rows and rows[0][0] else (0, None)
+
+    def has_refused(self, run: Run, name: str) -> bool:
+        """Whether a time of the schedule ``name`` is noted as refused since ``run`` was at work."""
+        started = run.started
+        assert started is not None  # only what was begun refuses
+        rows = self._database.read(
+            "SELECT 1 FROM runs JOIN events ON events.run = runs.id WHERE schedule = ? AND logical_time > ? "
+            "AND kind = 'refused' AND json_extract(document, '$.by') = ? LIMIT 1",
+            (name, stored(started), run.id),
+        )
+        return bool(rows)
 
     def insert(self, name: str, runs: Iterable[NewRun], at: datetime) -> list[int]:
         """Notes runs, all or none; those whose logical time is noted already are left out. Returns ids."""
@@ -128,17 +155,15 @@ class ScheduleStore:
                     continue
                 added.append(done.lastrowid)
                 if run.final is not None:
-                    document = {"reason": run.reason, "outcome": str(run.final)}
-                    _append(database, done.lastrowid, run.final, at, document, notify=False)
+                    document = {**run.summary, "reason": run.reason, "outcome": str(run.final)}
+                    if run.by is not None:
+                        document["by"] = run.by
+                    _append(database, done.lastrowid, run.final, at, document, notify=run.tell)
         return added
 
     def claim(self, run: Run, document: dict[str, Any], at: datetime) -> bool:
         """Begins the next attempt of a run; ``False`` where another process was faster."""
-        with self._database.writing() as database:
-            if _final(database, run.id) or _attempts(database, run.id) != run.attempts:
-                return False
-            _append(database, run.id, Kind.STARTED, at, document, notify=False)
-            return True
+        return self.note(run.id, Kind.STARTED, at, document, attempt=run.attempts)
 
     def register(
         self,
@@ -149,16 +174,8 @@ class ScheduleStore:
         process: ProcessIdentity,
     ) -> bool:
         """Says which process is the attempt; ``False`` where it has been given to another meanwhile."""
-        with self._database.writing() as database:
-            if _final(database, run_id) or _attempts(database, run_id) != attempt:
-                return False
-            document = {
-                "attempt": attempt,
-                "process": asdict(process),
-                "iterations": dict(iterations),
-            }
-            _append(database, run_id, Kind.RUNNING, at, document, notify=False)
-            return True
+        document = {"attempt": attempt, "process": asdict(process), "iterations": dict(iterations)}
+        return self.note(run_id, Kind.RUNNING, at, document, attempt=attempt)
 
     def note(
         self,
@@ -218,13 +235,13 @@ class ScheduleStore:
         )
 
     def history(self, name: str | None = None, limit: int | None = None) -> list[Run]:
-        """The newest runs, of one schedule or of all, oldest first."""
+        """The runs noted last, of one schedule or of all, by logical time."""
         where, values = ("WHERE schedule = ?", (name,)) if name is not None else ("", ())
-        newest = f"WHERE id IN (SELECT id FROM runs {where} ORDER BY logical_time DESC, id DESC LIMIT ?)"
+        newest = f"WHERE id IN (SELECT id FROM runs {where} ORDER BY id DESC LIMIT ?)"
         return self._runs(newest, (*values, -1 if limit is None else limit))
 
     def last_run(self, name: str) -> Run | None:
-        """The newest run of a schedule."""
+        """The run of a schedule that was noted last."""
         found = self.history(name, 1)
         return found[0] if found else None
 
@@ -248,6 +265,12 @@ class ScheduleStore:
                 Run(run_id, name, moment_of(time), missed, bool(by_hand), tuple(events[run_id]))
                 for run_id, (name, time, missed, by_hand) in heads.items()
             ]
+
+
+def _define(database: sqlite3.Connection, name: str, at: datetime, text: str | None) -> None:
+    database.execute(
+        "INSERT INTO definitions (name, at, document) VALUES (?, ?, ?)", (name, stored(at), text)
+    )
 
 
 def _append(

@@ -9,7 +9,6 @@ a workspace; one whose process is gone is continued before anything else, until 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -20,7 +19,8 @@ from pipeline.file_lock import locked
 from pipeline.workspace import Workspace
 from workflows.schedule import Kind, Missed, Run, Schedule
 from workflows.schedule_child import INTERRUPTED, SUPERSEDED
-from workflows.schedule_due import plan
+from workflows.schedule_decisions import due_now, judge
+from workflows.schedule_due import CLOCK_SLACK
 from workflows.schedule_outside import Outside
 from workflows.schedule_store import NewRun, ScheduleStore
 from workflows.schedule_summary import failure, refusal
@@ -105,15 +105,16 @@ class Tick:
 
     def _note_due(self) -> None:
         now = self._outside.now()
-        for name, definitions in self._store.definitions().items():
-            newest = self._store.newest_time(name)
-            since = definitions[0].at if newest is None else max(newest, definitions[0].at)
-            runs = plan(definitions, newest, self._store.begun_since(since), now)
-            if runs:
-                self._store.insert(name, runs, now)
-                for run in runs:
-                    if run.final is not None:
-                        self._say(f"{name}: {run.final}, {run.reason}")
+        for due in due_now(self._workspace, self._store, now):
+            if not due.runs:
+                continue
+            name = due.schedule.name
+            self._store.insert(name, due.runs, now)
+            if due.ahead:
+                self._say(f"{name}: {due.ahead}")
+            for run in due.runs:
+                if run.final is not None:
+                    self._say(f"{name}: {run.final}, {run.reason}")
 
     def _begin_next(self) -> tuple[Run, int] | None:
         """Claims the next attempt of one run; ``None`` where nothing is to be begun now."""
@@ -170,25 +171,23 @@ class Tick:
         if holder is not None:
             self._wait(run, schedule, holder, now)
             return None
-        facts: dict[str, float | str] = {}
-        if not run.by_hand:
-            try:
-                numbers = self._outside.measure(self._workspace, schedule.condition, now)
-            except (InputError, Failure) as error:
-                self._fail(run, f"the condition cannot be computed: {error}", now, schedule)
-                return None
-            facts = {name: n if math.isfinite(n) else "infinite" for name, n in numbers.items()}
-            if not schedule.condition.holds(numbers):
-                said = ", ".join(f"{name} is {_number(value)}" for name, value in facts.items())
-                self._end(
-                    run, Kind.NOT_MET, {"reason": f"{said}; wanted: {schedule.when}", "measured": facts}
-                )
-                return None
-        return self._claim(run, schedule, facts, missed, now)
+        if run.by_hand:
+            return self._claim(run, schedule, {}, missed, now)
+        verdict = judge(self._workspace, schedule, now, self._outside.measure)
+        if verdict.error:
+            self._fail(run, f"the condition cannot be computed: {verdict.error}", now, schedule)
+            return None
+        if not verdict.holds:
+            reason = f"{verdict.said}; wanted: {schedule.when}"
+            self._end(run, Kind.NOT_MET, {"reason": reason, "measured": verdict.facts})
+            return None
+        return self._claim(run, schedule, verdict.facts, missed, now)
 
     def _wait(self, run: Run, schedule: Schedule, holder: str, now: datetime) -> None:
         """Leaves a run for the next tick while another command works, until the schedule's patience ends."""
         waiting = run.last(Kind.WAITING)
+        if waiting is not None and waiting.at > now + CLOCK_SLACK:
+            waiting = None  # the clock was wrong then
         if waiting is None:
             self._store.note(run.id, Kind.WAITING, now, {"reason": f"{holder} works in the workspace"})
             waited = timedelta()
@@ -282,7 +281,3 @@ class Tick:
 
 def _minute(run: Run) -> str:
     return run.logical_time.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def _number(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:.6g}"

@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.errors import Failure, InputError
 from pipeline.stored_frames import StoredFrames
+from workflows.gpu_share import device_here
 from workflows.local_ray import LOST_WORKER_RETRIES, local_ray
 from workflows.scoring_worker import ScoringJob, ScoringWorker
 
@@ -47,10 +48,12 @@ class ScoringActor:
 
     def __init__(self, job: ScoringJob) -> None:
         """Loads nothing yet."""
-        from workflows.steps import _die_with_parent
+        from workflows.steps import die_with_parent
 
-        _die_with_parent()
-        self._worker = ScoringWorker(job)
+        die_with_parent()
+        # What Ray hides is found by no number.
+        training = {**job.ensemble.training, "device": device_here(job.config().device)}
+        self._worker = ScoringWorker(replace(job, ensemble=replace(job.ensemble, training=training)))
 
     def start(self) -> int:
         """Reads the models' records; the process's number. Raises ``InputError`` where that fails."""
@@ -76,11 +79,11 @@ def score_in_actors(job: ScoringJob, episodes: Sequence[StoredFrames], workers: 
     known = []
     for frames in episodes:
         try:
-            models.allowed(frames.episode_id)
+            models.allowed(frames.episode_id, frames.content)
             known.append(frames)
         except InputError as error:
             report(frames, str(error))
-    numbers = work_items([f.episode_id for f in known], [f.length for f in known], models)
+    numbers = work_items(known, models)
     items = [_Item([known[i] for i in item]) for item in numbers]
     with local_ray():
         pool = _Pool(job, items, min(workers, len(items)), report)

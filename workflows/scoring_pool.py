@@ -1,10 +1,10 @@
 """Scores a workspace's episodes with a value ensemble: what is new or changed, on as many workers as pay.
 
 What is scored is published episode by episode, by the worker that scored it, under a name that follows
-from the models (:func:`scoring_run_of`) and with the content key of the frames. So nothing is ever scored
-twice: a driver that is killed loses the episodes at work, and the next call goes on. Work goes out in
-items of some hundred frames whose make-up depends on the list of episodes alone, so that any number of
-workers gives equal numbers. One worker needs no Ray.
+from the models (:func:`scoring_run_of`) and with what it was computed from: the content key of the frames
+and the task's text. So nothing is ever scored twice: a driver that is killed loses the episodes at work, and
+the next call goes on. Work goes out in items of some hundred frames whose make-up depends on the list of
+episodes alone, so that any number of workers gives equal numbers. One worker needs no Ray.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pipeline.frame_cache import FrameCache
 from pipeline.frame_scores import VALUES_PREFIX, remove_unfinished_scores, scored_content
 from pipeline.stored_frames import StoredFrames, current_frames
 from pipeline.workspace import Workspace
+from workflows.gpu_share import require_gpu
 from workflows.scoring_worker import ScoringJob, ScoringWorker
 from workflows.step_code import SCORING
 from workflows.step_recipe import canonical_json, code_version, content_digest
@@ -95,7 +96,8 @@ def score_workspace(
     Episodes that the frame cache lacks are decoded first. ``workers``: processes; ``None``: as many as
     pay, one for each GPU where the models are on one. ``progress(done, total)`` counts frames. An
     episode that cannot be read or scored is named in the result and stops no other. Raises
-    ``InputError`` for models that are gone, ``Failure`` where no worker process stays alive.
+    ``InputError`` for models that are gone or on a GPU that is not there, ``Failure`` where no worker process
+    stays alive.
     """
     began = time.monotonic()
     run = scoring_run_of(ensemble)
@@ -104,6 +106,8 @@ def score_workspace(
         found, failed = _cached(workspace, cache, episode_ids)
         stale = [frames for frames in found if not _is_scored(cache, run, frames)]
         job = ScoringJob(cache.root.absolute(), run, tuple(m.absolute() for m in ensemble.members), ensemble)
+        if stale:
+            require_gpu(job.config().device)
         workers = (workers or _fitting_workers(job, stale)) if stale else 0
         remove_unfinished_scores(cache, run)
         scored = _Tally(sum(frames.length for frames in stale), progress)
@@ -188,7 +192,7 @@ def _decode(cache: FrameCache, paths: dict[str, Path], failed: dict[str, str]) -
 
 
 def _is_scored(cache: FrameCache, run: str, frames: StoredFrames) -> bool:
-    return scored_content(cache, run, frames.episode_id) == frames.content
+    return scored_content(cache, run, frames.episode_id) == frames.scored_from
 
 
 def _fitting_workers(job: ScoringJob, stale: Sequence[StoredFrames]) -> int:

@@ -106,7 +106,7 @@ class _Publishing:
     def add(self, frames: StoredFrames, scores: EpisodeScores) -> None:
         """Publishes one episode's scores soon. Waits where many are to be published before it."""
         found = {VALUE: scores.value, SPREAD: scores.spread}
-        task = self._pool.submit(self._writer.publish, frames.episode_id, found, content=frames.content)
+        task = self._pool.submit(self._writer.publish, frames.episode_id, found, content=frames.scored_from)
         self._pending.append((frames, task))
         self._settle(_PENDING)
 

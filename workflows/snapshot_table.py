@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from pipeline.frame_cache import FrameCache
 from pipeline.frame_table import FrameTable
 from pipeline.label_snapshot import SnapshotRow, read_snapshot
 from pipeline.workspace import Workspace
+from workflows.available_memory import available_bytes
+from workflows.local_ray import available_cpus
+
+# Of the memory that is free now; the other half is for networks, optimisers and whoever else is there.
+_SHARE = 0.5
 
 
 def snapshot_table(
@@ -15,8 +21,9 @@ def snapshot_table(
 ) -> tuple[FrameTable, list[SnapshotRow]]:
     """All frames of a snapshot's episodes, and the snapshot's rows in the same order.
 
-    ``preload`` copies all images to memory, for who reads them again and again. Episodes that the cache
-    lacks are decoded: it may be emptied at any time. Raises ``InputError`` for an episode that is
+    ``preload`` copies all images to memory, for who reads them again and again, where they fit
+    (:func:`fits_in_memory`); otherwise they stay memory-mapped, which gives the same frames. Episodes that
+    the cache lacks are decoded: it may be emptied at any time. Raises ``InputError`` for an episode that is
     damaged, or that lacks what a policy reads or imitates.
     """
     store = Workspace(workspace)
@@ -24,5 +31,22 @@ def snapshot_table(
     rows = read_snapshot(snapshot)
     with cache.held():
         cache.build_many([store.episode_path(row.task, row.episode_id) for row in rows])
-        table = FrameTable.load(cache, [row.episode_id for row in rows], preload=preload)
+        ids = [row.episode_id for row in rows]
+        preload = preload and fits_in_memory(_image_bytes(cache, rows))
+        table = FrameTable.load(cache, ids, preload=preload)
     return table, rows
+
+
+def fits_in_memory(image_bytes: int) -> bool:
+    """Whether every step that may run at once, one a core, could hold so much in half of what is free now.
+
+    Steps that began before this one hold theirs already; those that begin with it find the same free.
+    """
+    return image_bytes * available_cpus() <= _SHARE * available_bytes()
+
+
+def _image_bytes(cache: FrameCache, rows: list[SnapshotRow]) -> int:
+    if not rows:
+        return 0
+    of_frame = math.prod(cache.open(rows[0].episode_id).images.shape[1:])
+    return of_frame * sum(row.length for row in rows)

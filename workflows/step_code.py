@@ -30,35 +30,69 @@ TRAINING = (
     "pipeline.policy",
     "workflows.policy_training",
 )
-VALUE = ("value_model", *_FRAMES)
+
+
+def _value_model(*names: str) -> tuple[str, ...]:
+    return tuple(f"value_model.{name}" for name in names)
+
+
+_NETWORKS = _value_model(
+    "bins",
+    "network",
+    "small_network",
+    "training_config",
+    "value_network",
+    "vlm_config",
+    "vlm_dual_encoder",
+    "vlm_files",
+    "vlm_generative",
+    "vlm_images",
+    "vlm_network",
+    "vlm_prompts",
+    "vlm_tuning",
+)
+VALUE_TRAINING = (
+    *_NETWORKS,
+    *_value_model(
+        "augmentation",
+        "checkpoint",
+        "folds",
+        "inputs",
+        "returns",
+        "trainer",
+        "training",
+        "training_batches",
+        "training_curves",
+        "training_group",
+        "training_state",
+    ),
+    *_FRAMES,
+)
 # What decides the values that given models give to given frames; the name of a scoring run follows from it.
 SCORING = (
-    *(
-        f"value_model.{name}"
-        for name in (
-            "bins",
-            "checkpoint",
-            "frame_feed",
-            "inputs",
-            "network",
-            "scoring",
-            "scoring_models",
-            "scoring_pass",
-            "small_network",
-            "training_config",
-            "value_network",
-            "vlm_config",
-            "vlm_dual_encoder",
-            "vlm_files",
-            "vlm_generative",
-            "vlm_images",
-            "vlm_network",
-            "vlm_prompts",
-            "vlm_tuning",
-        )
-    ),
+    *_NETWORKS,
+    *_value_model("checkpoint", "frame_feed", "inputs", "scoring", "scoring_models", "scoring_pass"),
     "pipeline.stored_frames",
     "pipeline.frame_codec",
     *CACHE,
 )
+ADVANTAGES = (
+    *_NETWORKS,
+    *_value_model(
+        "advantages",
+        "baselines",
+        "calibration",
+        "checkpoint",
+        "comparators",
+        "comparators_chance",
+        "comparators_cross_fitting",
+        "discrimination",
+        "folds",
+        "returns",
+        "thumbnails",
+    ),
+    "workflows.rival_values",
+    *_FRAMES,
+)
+JUDGING = ("value_model", *_FRAMES)
 EVALUATING = (*_ARM, "workflows.evaluation")

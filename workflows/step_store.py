@@ -6,14 +6,12 @@ without a leading dot is always whole. A lock per key in ``steps/.locks/`` keeps
 the worker of a killed driver and that of its successor, from computing the same step: the second waits
 and then finds the result. The moment a step is complete is when its manifest appears in the folder
 aside; a process killed between that and the rename leaves work that the next one only has to publish.
-``steps/completions.jsonl`` gets one line per completed computation. ``steps/.trash/`` holds what 'recap gc'
-is removing.
+``steps/completions.jsonl`` gets one line per completed computation.
 """
 
 from __future__ import annotations
 
 import importlib
-import io
 import json
 import os
 import shutil
@@ -27,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.durable_files import fsync_path, write_file
-from pipeline.file_lock import locked
+from pipeline.file_lock import is_locked, locked
 from workflows.completion_log import CompletionLog, ListedStep, summary
 from workflows.step_recipe import (
     ExternalInput,
@@ -37,34 +35,13 @@ from workflows.step_recipe import (
     StepAddress,
     call_arguments,
     canonical_json,
-    content_digest,
-    files_below,
     function_name,
 )
+from workflows.step_result import MANIFEST, StepResult, file_facts, outputs, read_result, visible
 
-MANIFEST = "manifest.json"
-TRASH = ".trash"
+__all__ = ["MANIFEST", "StepCall", "StepResult", "StepStore"]
+
 _PARTIAL = ".partial"
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """A published step: its folder and its manifest."""
-
-    name: str
-    key: str
-    path: Path
-    manifest: dict[str, Any]
-
-    @property
-    def result(self) -> dict[str, Any]:
-        """What the step's function returned (empty where it returned nothing)."""
-        return dict(self.manifest["result"] or {})
-
-    @property
-    def seconds(self) -> float:
-        """How long the step took to compute."""
-        return float(self.manifest["seconds"])
 
 
 @dataclass(frozen=True)
@@ -95,19 +72,20 @@ class StepStore:
         return self.root / step.name / step.key
 
     def find(self, step: Keyed) -> StepResult | None:
-        """The published result of ``step``, or ``None``."""
-        return _result(str(self.root), step.name, step.key)
+        """The published result of ``step``, or ``None``. Raises ``InputError`` for a damaged manifest."""
+        return read_result(str(self.root), step.name, step.key)
 
     def published(self, name: str | None = None) -> list[StepResult]:
         """Every published result (of the steps called ``name``) with its manifest, by name and key."""
         root = str(self.root)
-        found = [_result(root, *address) for address in self._addresses(name)]
+        found = [read_result(root, *address) for address in self._addresses(name)]
         return [result for result in found if result is not None]
 
     def listed(self) -> list[ListedStep]:
         """Every published result, sorted by name and key, without opening their folders.
 
         Sizes and times are those that the log of completions has; a manifest is read only where it has none.
+        A folder whose manifest is that of another, such as a copy that a person made, is no result.
         """
         logged = {(line["name"], line["key"]): line for line in self.completions()}
         steps = []
@@ -115,7 +93,7 @@ class StepStore:
             line = logged.get((name, key), {})
             if "bytes" not in line:
                 result = self.find(StepAddress(name, key))
-                if result is None:
+                if result is None or (result.manifest.get("name"), result.manifest.get("key")) != (name, key):
                     continue
                 line = summary(result.manifest)
             steps.append(ListedStep(name, key, line["bytes"], line["finished"]))
@@ -123,8 +101,8 @@ class StepStore:
 
     def _addresses(self, name: str | None = None) -> list[tuple[str, str]]:
         """Name and key of every published step, or of those called ``name``; sorted."""
-        names = _visible(self.root) if name is None else [name]
-        return [(folder, key) for folder in names for key in _visible(self.root / folder)]
+        names = visible(self.root) if name is None else [name]
+        return [(folder, key) for folder in names for key in visible(self.root / folder)]
 
     def call(self, step: Step) -> StepCall:
         """What a worker gets to compute ``step``."""
@@ -160,7 +138,7 @@ class StepStore:
 
     def verify(self, result: StepResult) -> list[str]:
         """What of a published result no longer is what its manifest says; empty where all is well."""
-        found = {name: _file_facts(path) for name, path in _outputs(result.path).items()}
+        found = {name: file_facts(path) for name, path in outputs(result.path).items()}
         recorded: dict[str, Any] = result.manifest["files"]
         names = sorted(found.keys() | recorded.keys())
         return [str(result.path / name) for name in names if found.get(name) != recorded.get(name)]
@@ -169,17 +147,23 @@ class StepStore:
         """Folders of unpublished work: of steps being computed now, or of processes that were killed."""
         return sorted(self.root.glob(f"[!.]*/.*{_PARTIAL}"))
 
+    def left_behind(self) -> list[Path]:
+        """Those of :meth:`partials` that hold no complete work and belong to no running process."""
+        return [
+            partial
+            for partial in self.partials()
+            if not (partial / MANIFEST).exists() and not is_locked(self.lock_path(_step_of(partial)))
+        ]
+
     def sweep(self) -> list[Path]:
         """Deals with what killed processes left: publishes complete work, removes the rest.
 
         Folders whose step is being computed right now, by another process, are left alone. Returns the
         folders dealt with.
         """
-        # Left by a 'recap gc' that was killed.
-        shutil.rmtree(self.root / TRASH, ignore_errors=True)
         swept = []
         for partial in self.partials():
-            step = StepAddress(partial.parent.name, partial.name.split(".")[1])
+            step = _step_of(partial)
             with suppress(BlockingIOError), locked(self.lock_path(step), wait=False):
                 self._finish_interrupted(step)
                 swept.append(partial)
@@ -233,7 +217,7 @@ class StepStore:
             "inputs": call.input_identities,
             "seed": call.seed,
             "result": result,
-            "files": {name: _file_facts(path) for name, path in _outputs(partial).items()},
+            "files": {name: file_facts(path) for name, path in outputs(partial).items()},
             "seconds": round(seconds, 3),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
@@ -262,33 +246,8 @@ class StepStore:
         return result
 
 
-def _result(root: str, name: str, key: str) -> StepResult | None:
-    # Plain strings and an unbuffered file: there may be ten thousand of them.
-    folder = f"{root}/{name}/{key}"
-    try:
-        with io.FileIO(f"{folder}/{MANIFEST}") as stream:
-            return StepResult(name, key, Path(folder), json.loads(stream.readall()))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-
-
-def _visible(folder: Path) -> list[str]:
-    """The names in a folder that have no leading dot, sorted; none where it is no folder."""
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries if not entry.name.startswith("."))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
-def _outputs(folder: Path) -> dict[str, Path]:
-    return {
-        path.relative_to(folder).as_posix(): path for path in files_below(folder) if path != folder / MANIFEST
-    }
-
-
-def _file_facts(path: Path) -> dict[str, Any]:
-    return {"sha256": content_digest(path), "bytes": path.stat().st_size}
+def _step_of(partial: Path) -> StepAddress:
+    return StepAddress(partial.parent.name, partial.name.split(".")[1])
 
 
 def _sync_tree(folder: Path) -> None:

@@ -25,13 +25,14 @@ from typing import Any, Self
 from pipeline.errors import Failure, InputError
 from pipeline.workspace import Workspace
 from workflows.driver_lock import driver_lock, record_processes
+from workflows.gc_removal import empty_trash
 from workflows.local_ray import LOST_WORKER_RETRIES, THREAD_SETTINGS, available_cpus, local_ray
 from workflows.progress import ProgressDisplay, ProgressFile, progress_display, read_progress
 from workflows.step_faults import in_one_line, persistently
 from workflows.step_recipe import Step
 from workflows.step_store import StepCall, StepResult, StepStore
 
-__all__ = ["PendingStep", "StepRunner", "available_cpus", "local_ray"]
+__all__ = ["PendingStep", "StepRunner", "available_cpus", "die_with_parent", "local_ray"]
 
 POLL_S = 0.2
 # Seconds that Ray gets to end a worker.
@@ -84,6 +85,7 @@ class StepRunner:
         """Takes the workspace and tidies up after the last driver; ``InputError`` where another has it."""
         self._lock = self._resources.enter_context(driver_lock(self._workspace.root))
         self.store.sweep()
+        empty_trash(self._workspace)
         self._resources.enter_context(self._display)
         return self
 
@@ -211,7 +213,7 @@ class StepRunner:
 
 def _run_in_worker(call: StepCall, *_upstream: bool) -> bool:
     """The Ray task: computes one step, in a process that does not outlive the driver."""
-    _die_with_parent()
+    die_with_parent()
     threads = max(1, call.num_cpus)
     for name in THREAD_SETTINGS:
         os.environ[name] = str(threads)
@@ -241,7 +243,8 @@ def _require_resources(step: Step, there: Mapping[str, float]) -> None:
         )
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Has the kernel kill this process when its parent ends (Linux), and ends it where that has happened."""
     if not sys.platform.startswith("linux"):
         return
     # Ray's node process dies with the driver in the same way, so the workers go too, and at once.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from workflows.comparison import Estimate, Performance
 from workflows.improvement import TurnResult
+from workflows.ledger import Champion
 from workflows.loop_graph import ASKED_NEGATIVE, CANDIDATE, FILTERED
 from workflows.value_gate import GateClosed
 
@@ -18,7 +19,7 @@ def turn_summary(result: TurnResult, workspace: Path) -> list[str]:
     lines += [*_values(result), ""]
     lines += [
         f"Iteration {result.iteration}: {_sentence(result)}",
-        f"Decision: {result.decision.reason}.",
+        f"Decision: {result.decision.reason}{_since(result)}.",
         *_against_filtered(result),
         *_indicator_sentence(result),
         "",
@@ -73,6 +74,19 @@ def _sentence(result: TurnResult) -> str:
         f"{CANDIDATE} makes {abs(change):.0%} {word} successes per hour than {result.reference} "
         f"({candidate:.0f} against {reference:.0f})."
     )
+
+
+def _since(result: TurnResult) -> str:
+    """What became of a promotion, where the turn is repeated and its candidate is champion no more."""
+    champion = result.champion
+    if not result.decision.promoted or champion is None or champion.key == result.candidate:
+        return ""
+    happened = "rolled back since" if champion.kind == "rollback" else "replaced since"
+    return f"; {happened}, the champion is {_of(champion)}"
+
+
+def _of(champion: Champion) -> str:
+    return "the base policy" if champion.iteration == 0 else f"that of {champion.origin}"
 
 
 def _against_filtered(result: TurnResult) -> Iterator[str]:

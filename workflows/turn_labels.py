@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from pipeline.errors import InputError
 from pipeline.label_snapshot import Snapshot, freeze
@@ -11,8 +12,11 @@ from pipeline.workspace import EpisodeEntry, Workspace
 from workflows.simulated_labelling import label_from_notes
 
 
-def freeze_labels(workspace: Workspace, episode_ids: Sequence[str]) -> Snapshot:
-    """Freezes the labels of these episodes into ``snapshots/``, without those that a person excluded."""
+def freeze_labels(workspace: Workspace, episode_ids: Sequence[str], into: Path | None = None) -> Snapshot:
+    """Freezes the labels of these episodes, without those that a person excluded.
+
+    ``into``: the folder for the snapshot; default: the workspace's ``snapshots/``.
+    """
     wanted = set(episode_ids)
     entries = [entry for entry in workspace.list_episodes() if entry.id in wanted]
     missing = wanted - {entry.id for entry in entries}
@@ -24,7 +28,7 @@ def freeze_labels(workspace: Workspace, episode_ids: Sequence[str]) -> Snapshot:
     with LabelStore(workspace.labels_path) as store:
         labels = store.current()
         kept = [e for e in entries if e.id not in labels or labels[e.id].outcome != "exclude"]
-        return freeze(store, kept, workspace.root / "snapshots")
+        return freeze(store, kept, into or workspace.root / "snapshots")
 
 
 def label_simulated(workspace: Workspace, episode_ids: Sequence[str]) -> int:

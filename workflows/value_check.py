@@ -1,8 +1,9 @@
 """``recap value check``: what the gate says about the values that the workspace has.
 
-The workspace's value models (``value-model.json``) are judged: by the report of the newest advantages step
-that they were scored for, where there is one, else by scoring what is not scored yet and asking the gate
-now. Without value models the newest advantages step speaks for itself.
+The workspace's value models (``value-model.json``) are judged by the newest advantages that they were
+scored for: the gate's report on those, where there is one under the bounds that ``recap.toml`` has now, else
+the gate is asked now. Where there are no such advantages, what is not scored yet is scored first. Without
+value models the newest advantages speak for themselves.
 """
 
 from __future__ import annotations
@@ -15,11 +16,16 @@ import numpy as np
 from pipeline.errors import InputError
 from pipeline.site_config import SiteConfig, load_site_config
 from pipeline.workspace import Workspace
+from value_model.gate_config import GateConfig
 from value_model.gate_report import EpisodeFacts, GateReport
 from workflows.settings import FULL, ValueSettings, settings_from_site
+from workflows.step_files import JUDGEMENT
+from workflows.step_recipe import ExternalInput, StepAddress
 from workflows.step_store import StepResult, StepStore
 from workflows.value_ensemble import ValueEnsemble, ensemble_path, load_ensemble
 from workflows.value_gate import read_gate
+from workflows.value_graph import trained_models
+from workflows.value_judgement import judge_advantages
 
 PASSED, FAILED = 0, 1
 
@@ -42,11 +48,12 @@ def check_values(workspace: Workspace, *, as_json: bool = False, say: Callable[[
 
 def _report(workspace: Workspace) -> tuple[GateReport, str]:
     ensemble = load_ensemble(workspace) if ensemble_path(workspace).exists() else None
-    for step in newest_advantages(workspace):
-        report = read_gate(step.path)
-        if report is None or (ensemble is not None and not _is_of(workspace, step, ensemble)):
+    for step in _newest(workspace, "advantages"):
+        if ensemble is not None and not _is_of(workspace, step, ensemble):
             continue
-        return report, f"The gate's report in {step.path}:"
+        found = _of_advantages(workspace, step)
+        if found is not None:
+            return found
     if ensemble is None:
         raise InputError(
             f"{workspace.root} has no values to judge: train value models with 'recap value train', or run "
@@ -55,10 +62,53 @@ def _report(workspace: Workspace) -> tuple[GateReport, str]:
     return judge_ensemble(workspace, ensemble), "The workspace's value models, judged now:"
 
 
-def newest_advantages(workspace: Workspace) -> list[StepResult]:
-    """The published advantages steps, the newest first."""
-    found = StepStore(workspace.steps).published("advantages")
+def newest_judgements(workspace: Workspace) -> list[StepResult]:
+    """The published steps that hold a report of the gate's, the newest first."""
+    return _newest(workspace, JUDGEMENT)
+
+
+def _newest(workspace: Workspace, name: str) -> list[StepResult]:
+    found = StepStore(workspace.steps).published(name)
     return sorted(found, key=lambda step: str(step.manifest["finished"]), reverse=True)
+
+
+def _of_advantages(workspace: Workspace, advantages: StepResult) -> tuple[GateReport, str] | None:
+    """The gate's report on an advantages step and where it is from; ``None`` where it cannot be asked."""
+    site = load_site_config(workspace.config_path)
+    with site.named_in_errors():
+        bounds = GateConfig.from_site(site.gate)
+    address = f"{advantages.name}/{advantages.key}"
+    judged = [
+        step for step in newest_judgements(workspace) if step.manifest["inputs"].get("advantages") == address
+    ]
+    # Advantages from before the gate was a step of its own hold the report themselves.
+    for step in [*judged, advantages]:
+        report = read_gate(step.path)
+        if report is not None and _bounds(step.manifest["parameters"].get("gate")) == bounds:
+            return report, f"The gate's report in {step.path}:"
+    parameters = advantages.manifest["parameters"]
+    digest = advantages.manifest["inputs"].get("snapshot", "").removeprefix("external:")
+    snapshot = snapshot_path(workspace, digest)
+    if snapshot is None or not {"training", "advantage", "image_size"} <= set(parameters):
+        return None
+    report = judge_advantages(
+        workspace.root,
+        snapshot,
+        advantages.path,
+        image_size=parameters["image_size"],
+        training=parameters["training"],
+        gate=site.gate,
+        positive_fraction=parameters["advantage"]["positive_fraction"],
+    )
+    return report, f"The values in {advantages.path}, judged now, by the bounds that hold now:"
+
+
+def _bounds(said: dict[str, float] | None) -> GateConfig | None:
+    """The bounds that a step was given; ``None`` where they are those of another version."""
+    try:
+        return GateConfig.from_site(said or {})
+    except InputError:
+        return None
 
 
 def judge_ensemble(workspace: Workspace, ensemble: ValueEnsemble) -> GateReport:
@@ -71,7 +121,7 @@ def judge_ensemble(workspace: Workspace, ensemble: ValueEnsemble) -> GateReport:
     from pipeline.label_snapshot import read_snapshot
     from value_model.advantages import AdvantageConfig, label_frames
     from value_model.comparators import BASELINES
-    from value_model.gate import GateConfig, judge
+    from value_model.gate import judge
     from value_model.returns import usable_outcomes
     from value_model.training_config import ValueTrainingConfig
     from workflows.scoring_pool import score_workspace
@@ -110,13 +160,21 @@ def judge_ensemble(workspace: Workspace, ensemble: ValueEnsemble) -> GateReport:
 
 def snapshot_of(workspace: Workspace, ensemble: ValueEnsemble) -> Path:
     """The frozen labels that the models were trained on. Raises ``InputError`` where they are gone."""
+    path = snapshot_path(workspace, ensemble.snapshot)
+    if path is None:
+        raise InputError(
+            f"the labels that the value models were trained on ({ensemble.snapshot[:16]}) are not in "
+            f"{workspace.root / 'snapshots'}: train new ones with 'recap value train'"
+        )
+    return path
+
+
+def snapshot_path(workspace: Workspace, digest: str) -> Path | None:
+    """The file of the frozen labels with that digest; ``None`` where it is gone."""
     for path in sorted((workspace.root / "snapshots").glob("labels-*.parquet")):
-        if ensemble.snapshot.startswith(path.stem.removeprefix("labels-")):
+        if digest.startswith(path.stem.removeprefix("labels-")):
             return path
-    raise InputError(
-        f"the labels that the value models were trained on ({ensemble.snapshot[:16]}) are not in "
-        f"{workspace.root / 'snapshots'}: train new ones with 'recap value train'"
-    )
+    return None
 
 
 def _value_settings(site: SiteConfig) -> ValueSettings:
@@ -124,10 +182,13 @@ def _value_settings(site: SiteConfig) -> ValueSettings:
 
 
 def _is_of(workspace: Workspace, step: StepResult, ensemble: ValueEnsemble) -> bool:
-    """Whether the step's values are those of these models: its scores name their training steps."""
-    members = {f"{member.parent.parent.name}/{member.parent.name}" for member in ensemble.members}
-    scores = step.manifest["inputs"].get("scores", "")
-    return any(
-        f"{found.name}/{found.key}" == scores and members == set(found.manifest["inputs"]["members"])
-        for found in StepStore(workspace.steps).published("score_values")
-    )
+    """Whether the step's values are those of these models: its scores name them."""
+    store = StepStore(workspace.steps)
+    scores = store.find(StepAddress.parse(step.manifest["inputs"].get("scores", "/")))
+    if scores is None:
+        return False
+    members = {
+        f"external:{model.digest}" if isinstance(model, ExternalInput) else f"{model.name}/{model.key}"
+        for model in trained_models(store, ensemble)
+    }
+    return members == set(scores.manifest["inputs"]["members"])

@@ -53,9 +53,12 @@ def verdict(report: GateReport, *, quick: bool, accepted: bool) -> GateVerdict:
     return GateVerdict(report, accepted, ACCEPTED if accepted else "")
 
 
-def read_gate(advantages: Path) -> GateReport | None:
-    """The report in an advantages step's folder; ``None`` where the step is older than the gate."""
-    path = advantages / GATE_FILE
+def read_gate(folder: Path) -> GateReport | None:
+    """The report in a judging step's folder, or in that of an advantages step from before there was one.
+
+    ``None`` where there is none.
+    """
+    path = folder / GATE_FILE
     if not path.exists():
         return None
     try:

@@ -7,21 +7,38 @@ loop have in common, so that each finds what the other has computed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.label_snapshot import Snapshot
 from pipeline.site_config import load_site_config
 from pipeline.workspace import Workspace
-from workflows import value_steps
+from value_model.gate_config import GateConfig
+from workflows import value_judgement, value_steps
+from workflows.gpu_share import gpus_to_reserve
 from workflows.settings import LoopSettings, value_training
-from workflows.step_code import SCORING, VALUE
+from workflows.step_code import ADVANTAGES, JUDGING, SCORING, VALUE_TRAINING
+from workflows.step_files import JUDGEMENT
 from workflows.step_recipe import ExternalInput, Step
 from workflows.step_store import StepResult, StepStore
 from workflows.value_ensemble import ValueEnsemble
 
 AnyStep = Step | StepResult
 AnyInput = AnyStep | ExternalInput
+
+LONGEST_STEP_S = 48 * 3600.0
+"""What takes longer hangs: a day is what fine-tuning a large policy on a GPU takes. See :class:`LoopStep`."""
+
+
+@dataclass(frozen=True)
+class LoopStep(Step):
+    """A step of the loop: ended, as having failed, after 48 hours. Its key is that of any other step.
+
+    A night's work must not stand still for ever because one process waits for what never comes. Training
+    value models goes on where it was when the command is given again.
+    """
+
+    timeout_s: float | None = LONGEST_STEP_S
 
 
 class ValueGraph:
@@ -32,7 +49,11 @@ class ValueGraph:
     ) -> None:
         """``gate``: bounds that values must pass, by name; ``None``: those of ``recap.toml``."""
         self.settings = settings
-        self._gate = dict(load_site_config(workspace.config_path).gate if gate is None else gate)
+        site = load_site_config(workspace.config_path)
+        # Refused now, and not after hours of training, when the gate is asked. All bounds are in the key, so
+        # that saying what is the default anyway asks nobody anew.
+        with site.named_in_errors():
+            self._gate = asdict(GateConfig.from_site(site.gate if gate is None else gate))
         # The folder may move: what it holds enters keys through snapshots, not through its path.
         self._workspace = ExternalInput(workspace.root, "workspace")
 
@@ -42,13 +63,14 @@ class ValueGraph:
         # Several processes reserve cores of their own.
         together = {"workers": value.workers} if value.workers > 1 else {}
         return [
-            Step(
+            LoopStep(
                 "train_value",
                 value_steps.train_value_member,
                 self._sized(fold=fold, member=member, training=self._value_training(), **together),
                 self._on(snapshot),
-                VALUE,
+                VALUE_TRAINING,
                 num_cpus=0 if together else 1,
+                num_gpus=gpus_to_reserve(value.device, value.workers),
                 title=f"train value model {member + 1} of fold {fold + 1}",
             )
             for fold in range(value.folds)
@@ -65,7 +87,7 @@ class ValueGraph:
 
         ``training``: how they were trained, where it was not under these settings.
         """
-        return Step(
+        return LoopStep(
             "score_values",
             value_steps.score_values,
             self._sized(training=training or self._value_training()),
@@ -77,20 +99,37 @@ class ValueGraph:
         )
 
     def advantages(self, snapshot: Snapshot, scores: AnyStep, training: dict[str, Any] | None = None) -> Step:
-        """Advantages, thresholds and indicators from values and labels; and the gate's judgement."""
+        """Advantages, thresholds and indicators from values and labels."""
         value = self.settings.value
         advantage = {
             "horizon": value.n_step,
             "horizon_s": value.n_seconds,
             "positive_fraction": value.positive_fraction,
         }
-        return Step(
+        return LoopStep(
             "advantages",
             value_steps.compute_advantages,
-            self._sized(training=training or self._value_training(), advantage=advantage, gate=self._gate),
+            self._sized(training=training or self._value_training(), advantage=advantage),
             {**self._on(snapshot), "scores": scores},
-            VALUE,
-            title="compute advantages, judge the values",
+            ADVANTAGES,
+            title="compute advantages",
+        )
+
+    def judgement(
+        self, snapshot: Snapshot, advantages: AnyStep, training: dict[str, Any] | None = None
+    ) -> Step:
+        """What the gate says about the values, under the bounds of ``recap.toml``; nothing is made of it."""
+        return LoopStep(
+            JUDGEMENT,
+            value_judgement.judge_values,
+            self._sized(
+                training=training or self._value_training(),
+                gate=self._gate,
+                positive_fraction=self.settings.value.positive_fraction,
+            ),
+            {**self._on(snapshot), "advantages": advantages},
+            JUDGING,
+            title="judge the values",
         )
 
     def _value_training(self) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def require_device(value: ValueSettings, cluster: Mapping[str, float] | None = N
     try:
         device = torch.device(value.device)
     except RuntimeError:
-        raise InputError(f"there is no device {value.device!r}: use cpu, cuda, cuda:1 ...") from None
+        raise InputError(f"there is no device {value.device!r}: use cpu or cuda") from None
     if device.type not in ("cpu", "cuda"):
         raise InputError(f"value models are trained on cpu or cuda, not on {value.device!r}")
     if cluster is None:

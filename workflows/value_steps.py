@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,16 @@ from pipeline.frame_table import FrameTable
 from pipeline.label_snapshot import SnapshotRow, read_snapshot
 from pipeline.workspace import Workspace
 from value_model.advantages import AdvantageConfig, FrameAdvantages, label_frames
-from value_model.returns import usable_outcomes
+from value_model.returns import TaskScale, task_scales, trained_penalty, unit_factors, usable_outcomes
 from workflows.snapshot_table import snapshot_table
 from workflows.step_files import (
     ADVANTAGES_FILE,
     CHECKPOINT,
     DATASET,
-    GATE_FILE,
+    PENALTY_FILE,
     QUALITY_FILE,
     THRESHOLDS_FILE,
+    UNITS_FILE,
     VALUES_FILE,
 )
 
@@ -50,7 +52,8 @@ def train_value_member(
     from value_model.training_config import ValueTrainingConfig
     from workflows.value_training import resume_path, train_member
 
-    table, rows = snapshot_table(workspace, snapshot, image_size)
+    # Processes that train together map the images again, each for itself.
+    table, rows = snapshot_table(workspace, snapshot, image_size, preload=workers == 1)
     config = ValueTrainingConfig.from_parameters(training)
     result = train_member(
         table,
@@ -81,14 +84,17 @@ def score_values(
     What other snapshots' episodes and these models have in common was scored before and is not scored
     again (:mod:`workflows.scoring_pool`). The values are kept here too: the cache may be removed.
     """
+    from value_model.checkpoint import agreed_scales, read_record
     from workflows.scoring_pool import score_workspace
     from workflows.value_ensemble import ValueEnsemble
 
     store = Workspace(workspace)
     ids = [row.episode_id for row in read_snapshot(snapshot)]
     ensemble = ValueEnsemble(tuple(checkpoint_of(member) for member in members), training, image_size, "")
+    scales = agreed_scales([read_record(member) for member in ensemble.members])
     result = score_workspace(store, ensemble, ids, progress=progress)
     result.require_all()
+    (out / UNITS_FILE).write_text(json.dumps({task: asdict(scale) for task, scale in scales.items()}))
     cache = FrameCache(store.cache, image_size)
     found = [read_scores(cache, result.run, episode_id) for episode_id in ids]
     np.savez(
@@ -116,24 +122,26 @@ def compute_advantages(
     image_size: int,
     training: dict[str, Any],
     advantage: dict[str, Any],
-    gate: dict[str, float],
 ) -> dict[str, Any]:
-    """Turns values and labels into advantages, thresholds and indicators, and judges the values.
+    """Turns values and labels into advantages, thresholds and indicators, and measures the values.
 
-    The gate's verdict is written down and stops nothing here: what follows from it is the driver's to say.
+    Values of models that were trained under other labels are brought into the unit of the present returns.
+    Whether they can be trusted is asked by another step (:mod:`workflows.value_judgement`).
     """
     from value_model.calibration import measure_quality
-    from value_model.comparators import BASELINES
-    from value_model.gate import EpisodeFacts, GateConfig, judge
     from value_model.training_config import ValueTrainingConfig
+    from workflows.rival_values import write_rivals
 
     table, rows = snapshot_table(workspace, snapshot, image_size, preload=False)
     outcomes = _outcomes(rows)
     config = ValueTrainingConfig.from_parameters(training)
-    penalty = config.failure_penalty
+    trained = _units_of(scores)
+    penalty = trained_penalty(table, outcomes, config.failure_penalty, trained)
+    config = replace(config, failure_penalty=penalty)
     values, spread = _values_of(scores, table)
-    chosen = AdvantageConfig(**advantage)
-    labelled = label_frames(table, values, outcomes, penalty, chosen)
+    factors = unit_factors(table, task_scales(table, outcomes, penalty), trained)
+    values, spread = np.clip(values * factors, -1.0, 0.0), spread * factors
+    labelled = label_frames(table, values, outcomes, penalty, AdvantageConfig(**advantage))
     np.savez(
         out / ADVANTAGES_FILE,
         value=values,
@@ -148,27 +156,12 @@ def compute_advantages(
         episode_ids=np.array(table.episode_ids),
     )
     (out / THRESHOLDS_FILE).write_text(json.dumps(labelled.thresholds, indent=1))
-    rivals = {baseline.name: baseline.score(table, outcomes, config) for baseline in BASELINES}
+    (out / PENALTY_FILE).write_text(json.dumps(penalty))
+    rivals = write_rivals(out, table, outcomes, config)
     quality = measure_quality(table, values, outcomes, penalty, labelled.indicators, rivals)
     (out / QUALITY_FILE).write_text(quality.to_json())
-    report = judge(
-        table,
-        values,
-        outcomes,
-        labelled,
-        penalty,
-        rivals,
-        EpisodeFacts.of_rows(rows),
-        GateConfig.from_site(gate),
-        chosen.positive_fraction,
-    )
-    (out / GATE_FILE).write_text(report.to_json())
     _publish(FrameCache(Workspace(workspace).cache, image_size), out, table, values, spread, labelled)
-    return {
-        "correlation": quality.correlation,
-        "thresholds": labelled.thresholds,
-        "gate_passed": report.passed,
-    }
+    return {"correlation": quality.correlation, "thresholds": labelled.thresholds}
 
 
 def build_episode_dataset(
@@ -252,6 +245,12 @@ def _values_of(scores: Path, table: FrameTable) -> tuple[np.ndarray, np.ndarray]
                 f"remove {scores} and try again"
             )
         return stored["value"], stored["value_spread"]
+
+
+def _units_of(scores: Path) -> dict[str, TaskScale]:
+    """What the values of a scoring step are multiples of, by task; empty where the models did not say."""
+    found: dict[str, dict[str, float]] = json.loads((scores / UNITS_FILE).read_text())
+    return {task: TaskScale(**scale) for task, scale in found.items()}
 
 
 def _publish(

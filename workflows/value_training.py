@@ -15,12 +15,13 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.durable_files import write_file
 from pipeline.errors import Failure, InputError
+from workflows.gpu_share import device_here
 from workflows.local_ray import LOST_WORKER_RETRIES, local_ray
 
 if TYPE_CHECKING:  # load torch
@@ -57,7 +58,7 @@ def train_member(
     resume: Path | None = None,
     workers: int = 1,
 ) -> FoldResult:
-    """``train_fold`` in ``workers`` processes; see there.
+    """``train_fold`` in ``workers`` processes; see there. Where Ray gave a process a GPU, it is that one.
 
     With several processes, ``out``, ``resume`` and the frame cache must be the same files on every machine.
     A lost process is replaced, and all go on from ``resume``. Raises ``Failure`` where processes are lost
@@ -65,6 +66,8 @@ def train_member(
     """
     from value_model.training import train_fold
 
+    # What Ray hides is found by no number.
+    config = replace(config, device=device_here(config.device))
     if workers == 1:
         return train_fold(table, outcomes, config, fold, member, out, progress, resume=resume)
     job = (table, outcomes, config, fold, member, out.absolute())
@@ -140,6 +143,7 @@ def _train_share(settings: dict[str, Any]) -> None:
 
     table, outcomes, config, fold, member, out = settings["job"]
     group = ProcessGroup()
+    config = replace(config, device=device_here(config.device))
     if config.device.startswith("cuda"):
         torch.cuda.set_device(get_device())
     try:

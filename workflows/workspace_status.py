@@ -8,25 +8,25 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline.durable_files import process_exists
 from pipeline.episode_index import IndexedEpisode
-from pipeline.errors import InputError
+from pipeline.errors import Failure, InputError
 from pipeline.labels import LabelStore
 from pipeline.site_config import load_site_config
 from pipeline.workspace import Workspace
 from workflows.completion_log import ListedStep
 from workflows.disk_usage import Usage, usage_of
+from workflows.driver_lock import holder
 from workflows.gc_plan import VALUE_MODEL, plan_gc
 from workflows.ledger import Champion, Iteration, Ledger
 from workflows.lineage import trace
-from workflows.step_recipe import StepAddress
+from workflows.schedule_conditions import WorkspaceCount
 from workflows.step_store import StepStore
 
 KINDS = {
@@ -60,8 +60,9 @@ class ValueModel:
 class WorkspaceStatus:
     """Everything that 'recap status' says.
 
-    ``counts`` are episodes by task, kind and outcome. ``new_episodes`` and ``new_labels`` came after those
-    that the last iteration used. ``to_record`` are sentences. ``busy`` is the process that works in the
+    ``counts`` are episodes by task, kind and outcome. ``new_episodes`` and ``new_labels`` are what the last
+    iteration did not use, as conditions of schedules count it. ``to_record`` are sentences, and so are
+    ``problems``: what could not be read, and what to do about it. ``busy`` is the process that works in the
     workspace now.
     """
 
@@ -76,7 +77,8 @@ class WorkspaceStatus:
     new_labels: int
     to_record: list[str]
     value_model: ValueModel | None
-    busy: int | None
+    busy: str | None
+    problems: list[str]
     disk: dict[str, Usage] = field(default_factory=dict)
     removable: int | None = None
 
@@ -106,72 +108,68 @@ class WorkspaceStatus:
             "champion": {**vars(champion), "path": str(champion.path)} if champion is not None else None,
             "value_model": vars(value) if value is not None else None,
             "busy": self.busy,
+            "problems": self.problems,
             "disk": {kind: {"bytes": u.bytes, "complete": u.complete} for kind, u in self.disk.items()},
             "removable_bytes": self.removable,
         }
 
 
+class _Reading:
+    """Reads parts that may be damaged, and notes what is wrong with them."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+
+    def get[T](self, read: Callable[[], T], otherwise: T) -> T:
+        """What ``read`` returns, or ``otherwise`` where the file it reads is damaged or locked."""
+        try:
+            return read()
+        except (InputError, Failure) as error:
+            if str(error) not in self.problems:
+                self.problems.append(str(error))
+            return otherwise
+
+
 def workspace_status(workspace: Workspace) -> WorkspaceStatus:
-    """Looks at everything once."""
-    store, ledger = StepStore(workspace.steps), Ledger(workspace)
-    items, listed = workspace.index(), store.listed()
-    outcomes, labelled_at, second = _labels(workspace)
+    """Looks at everything once; what cannot be read is among the ``problems``, and the rest is told."""
+    store, ledger, reading = StepStore(workspace.steps), Ledger(workspace), _Reading()
+    count = WorkspaceCount(workspace, datetime.now(UTC))
+    labels: dict[str, tuple[str, datetime]] = reading.get(lambda: count.labels, {})
+    outcomes = {name: outcome for name, (outcome, _) in labels.items()}
     counts = Counter(
-        (i.entry.info.task, KINDS[i.driver], outcomes.get(i.entry.id, UNLABELLED)) for i in items
+        (i.entry.info.task, KINDS[i.driver], outcomes.get(i.entry.id, UNLABELLED)) for i in count.items
     )
-    iterations, champion = ledger.iterations(), ledger.champion()
-    since = _data_of(workspace, iterations[-1]) if iterations else ""
+    champion = reading.get(ledger.champion, None)
+    listed = reading.get(store.listed, None)
     by_outcome = Counter(outcome for _, _, outcome in counts.elements())
+    second = reading.get(lambda: _awaiting_second(workspace), 0)
     return WorkspaceStatus(
         counts=counts,
-        hours=sum(i.entry.length / i.entry.info.rate_hz for i in items if i.entry.info.rate_hz > 0) / 3600,
+        hours=sum(i.entry.length / i.entry.info.rate_hz for i in count.items if i.entry.info.rate_hz > 0)
+        / 3600,
         unfinished=workspace.unfinished(),
         waiting=Waiting(by_outcome[UNLABELLED], second, by_outcome[DISPUTED]),
-        iterations=iterations,
+        iterations=reading.get(ledger.iterations, []),
         champion=champion,
-        champion_steps=len(trace(store, [champion])) if champion is not None else 0,
-        new_episodes=sum(_changed(item.entry.path) > since for item in items),
-        new_labels=sum(time > since for time in labelled_at),
-        to_record=_to_record(items, outcomes, champion),
+        champion_steps=reading.get(lambda: len(trace(store, [champion])) if champion else 0, 0),
+        new_episodes=reading.get(lambda: count.new_episodes, 0),
+        new_labels=reading.get(lambda: count.new_labelled_episodes, 0),
+        to_record=_to_record(count.items, outcomes, champion),
         value_model=_value_model(workspace),
-        busy=_busy(workspace),
-        disk=_disk(workspace, listed),
-        removable=_removable(workspace, listed),
+        busy=holder(workspace.root),
+        disk=_disk(workspace, listed or []),
+        removable=reading.get(lambda: plan_gc(workspace, listed=listed).bytes, None),
+        problems=reading.problems,
     )
 
 
-def _labels(workspace: Workspace) -> tuple[dict[str, str], list[str], int]:
-    """Outcomes by episode, when the labels that hold were given, and how many wait for a second opinion."""
+def _awaiting_second(workspace: Workspace) -> int:
+    """How many episodes wait for a second opinion, by the site's rules."""
     if not workspace.labels_path.exists():
-        return {}, [], 0
+        return 0
     rules = load_site_config(workspace.config_path).labels
-    with LabelStore(workspace.labels_path, rules=rules) as store, store.moment():
-        labels = store.current()
-        disputed = {name: DISPUTED for name, state in store.states().items() if state == DISPUTED}
-        second = store.progress().awaiting_second
-    outcomes = {name: label.outcome for name, label in labels.items()} | disputed
-    return outcomes, [_seconds(label.created_at) for label in labels.values()], second
-
-
-def _data_of(workspace: Workspace, iteration: Iteration) -> str:
-    """Until when episodes and labels were in time for an iteration: when its labels were frozen."""
-    store = StepStore(workspace.steps)
-    for name, key, _ in Ledger(workspace).steps(iteration.n):
-        if key == iteration.candidate:
-            (candidate, *_) = trace(store, [StepAddress(name, key)]).values()
-            for digest in candidate.snapshots[:1]:
-                path = workspace.root / "snapshots" / f"labels-{digest[:16]}.parquet"
-                if path.exists():
-                    return _changed(path)
-    return _seconds(iteration.recorded)
-
-
-def _changed(path: Path) -> str:
-    return datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")
-
-
-def _seconds(time: str) -> str:
-    return datetime.fromisoformat(time).astimezone(UTC).isoformat(timespec="seconds")
+    with LabelStore(workspace.labels_path, rules=rules) as store:
+        return store.progress().awaiting_second
 
 
 def _to_record(
@@ -198,15 +196,8 @@ def _value_model(workspace: Workspace) -> ValueModel | None:
     path = workspace.root / VALUE_MODEL
     with suppress(OSError, ValueError, KeyError, TypeError):
         document = json.loads(path.read_text())
-        return ValueModel(len(document["members"]), str(document["snapshot"]), _changed(path))
-    return None
-
-
-def _busy(workspace: Workspace) -> int | None:
-    """The driver that holds the workspace, as its lock's file says; the lock itself is left alone."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        driver = int(json.loads((workspace.root / ".driver.lock").read_text())["driver"])
-        return driver if process_exists(driver) else None
+        saved = datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")
+        return ValueModel(len(document["members"]), str(document["snapshot"]), saved)
     return None
 
 
@@ -219,11 +210,3 @@ def _disk(workspace: Workspace, listed: Sequence[ListedStep]) -> dict[str, Usage
         "reports": usage_of(workspace.reports),
         "quarantine": usage_of(workspace.quarantine),
     }
-
-
-def _removable(workspace: Workspace, listed: Sequence[ListedStep]) -> int | None:
-    """The bytes that 'recap gc' would remove at most; ``None`` where it would refuse."""
-    try:
-        return plan_gc(workspace, listed=listed).bytes
-    except InputError:
-        return None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from hypothesis.extra import numpy as hnp
 from pipeline.errors import InputError
 from pipeline.frame_cache import FrameCache, publish_scores, read_scores
 from pipeline.frame_scores import ScoreWriter, remove_unfinished_scores, scored_content
+from pipeline.mapped_arrays import write_arrays
 
 
 @pytest.fixture
@@ -117,3 +121,69 @@ def test_what_a_killed_writer_left_is_removed_and_a_living_ones_work_is_not(cach
         writer.publish("e1", {"value": np.ones(3)})
     assert [path.name for path in folder.iterdir()] == ["e1"]
     remove_unfinished_scores(cache, "never")
+
+
+def zero(file: Path) -> None:
+    """As a power cut may leave a file whose data had not reached the disk."""
+    file.write_bytes(b"\0" * file.stat().st_size)
+
+
+def forget_checksums(folder: Path) -> None:
+    group = json.loads((folder / "zarr.json").read_text())
+    del group["attributes"]["crc32"]
+    (folder / "zarr.json").write_text(json.dumps(group))
+
+
+def strip_attributes(folder: Path) -> None:
+    """Metadata that says what version 1 said, of arrays that version 1 did not write."""
+    group = json.loads((folder / "zarr.json").read_text())
+    group["attributes"] = {name: group["attributes"][name] for name in ("scoring_run", "episode_id")}
+    (folder / "zarr.json").write_text(json.dumps(group))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda folder: (folder / "zarr.json").write_bytes(b""),
+        lambda folder: zero(folder / "zarr.json"),
+        lambda folder: (folder / "zarr.json").unlink(),
+        lambda folder: (folder / "zarr.json").write_text('{"attributes": null}'),
+        lambda folder: (folder / "zarr.json").write_text("[]"),
+        forget_checksums,
+        strip_attributes,
+        lambda folder: shutil.rmtree(folder / "value"),
+        lambda folder: zero(folder / "value" / "zarr.json"),
+        lambda folder: (folder / "value" / "c.0").unlink(),
+    ],
+)
+@pytest.mark.parametrize("with_data", [False, True])
+def test_scores_whose_metadata_is_spoilt_count_as_none(
+    cache: FrameCache, spoil: Callable[[Path], None], with_data: bool
+) -> None:
+    publish_scores(cache, "a", "e1", {"value": np.full(3, -0.7)})
+    folder = cache.scores_folder("a", "e1")
+    if not with_data:
+        zero(folder / "value" / "c.0")
+    spoil(folder)
+    with pytest.raises(InputError, match="are damaged"):
+        read_scores(cache, "a", "e1")
+    assert scored_content(cache, "a", "e1") is None
+
+
+def test_an_array_that_is_gone_reads_as_no_number_and_never_as_the_best_value(cache: FrameCache) -> None:
+    publish_scores(cache, "a", "e1", {"value": np.full(3, -0.7)})
+    folder = cache.scores_folder("a", "e1")
+    (folder / "value" / "c.0").unlink()
+    plain = zarr.open_group(folder, mode="r")
+    assert np.isnan(np.asarray(plain["value"])).all()
+
+
+def test_scores_of_the_first_version_are_read_as_before(cache: FrameCache) -> None:
+    folder = cache.scores_folder("a", "e1")
+    folder.parent.mkdir(parents=True)
+    values = np.full(3, -0.7, np.float32)
+    write_arrays(folder, {"value": values}, {"scoring_run": "a", "episode_id": "e1"})
+    assert (read_scores(cache, "a", "e1")["value"] == values).all()
+    assert scored_content(cache, "a", "e1") == ""
+    folder.rename(cache.scores_folder("a", "e2"))
+    assert scored_content(cache, "a", "e2") is None, "of another episode than its folder says"

@@ -34,9 +34,9 @@ class Case:
         """Whether each episode is a success, bool ``(E,)``."""
         return np.array([self.outcomes[i] == "success" for i in self.table.episode_ids])
 
-    def labels(self) -> FrameAdvantages:
-        """Advantages and indicators as the loop makes them."""
-        config = AdvantageConfig(positive_fraction=self.positive_fraction)
+    def labels(self, horizon: int | None = None) -> FrameAdvantages:
+        """Advantages and indicators as the loop makes them; ``horizon`` in frames, or to the end."""
+        config = AdvantageConfig(horizon, positive_fraction=self.positive_fraction)
         return label_frames(self.table, self.values, self.outcomes, PENALTY, config)
 
     def judge(self, labelled: FrameAdvantages | None = None, config: GateConfig | None = None) -> GateReport:

@@ -43,10 +43,11 @@ def make_table(
     sources: Sequence[np.ndarray] | None = None,
     images: Sequence[np.ndarray] | None = None,
     rates: Sequence[float] | None = None,
+    contents: Sequence[str] = (),
 ) -> FrameTable:
     """A table of episodes ``e000``, ``e001``, … held in memory.
 
-    By default images are black, all frames teleop, and all rates 10 Hz.
+    By default images are black, all frames teleop, all rates 10 Hz, and no episode is a copy of another.
     """
     count = np.asarray(lengths, dtype=np.int64)
     frames = int(count.sum())
@@ -65,6 +66,7 @@ def make_table(
         if images is not None
         else [np.zeros((n, 1, SIZE, SIZE, 3), np.uint8) for n in count],
         rates=np.full(len(count), 10.0) if rates is None else np.asarray(rates, dtype=np.float64),
+        contents=list(contents),
     )
 
 

@@ -6,6 +6,7 @@ All weights are made here: the tests run without a network.
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
+from pipeline.errors import InputError
 from pipeline.frame_table import FrameTable
 from tests.tiny_backbone import build_backbone
 from tests.tiny_qwen import build_qwen3_vl
 from tests.value_model.synthetic import SMALL, make_table, picture_episode
 from value_model.calibration import measure_quality
 from value_model.comparators import Comparator
-from value_model.comparators_lerobot import LeRobotClassifier, history
+from value_model.comparators_lerobot import LeRobotClassifier, history, local_model
 from value_model.comparators_sarm import LeRobotSarm
 from value_model.comparators_topreward import LeRobotTopReward
 from value_model.returns import Outcomes
@@ -119,6 +121,51 @@ def test_lerobots_topreward_looks_at_the_past_of_every_camera_and_is_calibrated(
     np.testing.assert_array_equal(other[1, :6], said[1, :6])
     assert (other[1, 6:] != said[1, 6:]).all()
     np.testing.assert_array_equal(other[[0, 2, 3]], said[[0, 2, 3]])
+
+
+CODE = """from pathlib import Path
+Path({witness!r}).touch()
+from transformers import PretrainedConfig, PreTrainedModel
+class Config(PretrainedConfig):
+    model_type = "unheard-of"
+class Model(PreTrainedModel):
+    config_class = Config
+"""
+
+
+@pytest.mark.parametrize("where", ["config.json", "processor_config.json", "part/config.json"])
+def test_a_model_that_brings_code_of_its_own_is_refused_and_its_code_not_run(
+    tmp_path: Path, where: str
+) -> None:
+    witness, folder = tmp_path / "the code ran", tmp_path / "model"
+    (folder / "part").mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"model_type": "unheard-of"}))
+    own = {"auto_map": {"AutoConfig": "own.Config", "AutoModel": "own.Model"}}
+    document = own if where == "config.json" else {"image_processor": [own]}
+    (folder / where).write_text(json.dumps({"model_type": "unheard-of", **document}))
+    (folder / "own.py").write_text(CODE.format(witness=str(witness)))
+    table, outcomes = two_camera_table(4)
+    for comparator in (
+        LeRobotClassifier(str(folder)),
+        LeRobotTopReward(str(folder)),
+        LeRobotSarm(str(folder)),
+    ):
+        with pytest.raises(InputError, match="has an auto_map"):
+            comparator.score(table, outcomes, SMALL)
+    assert not witness.exists()
+
+
+def test_models_come_from_a_folder_that_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, outcomes = two_camera_table(4)
+    for comparator in (LeRobotClassifier("someone/model"), LeRobotTopReward("someone/model")):
+        with pytest.raises(InputError, match="someone/model is no folder here"):
+            comparator.score(table, outcomes, SMALL)
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert local_model("model") == tmp_path / "model"
+    (tmp_path / "model" / "config.json").write_text("{")
+    with pytest.raises(InputError, match=r"config\.json cannot be read"):
+        local_model("model")
 
 
 def test_robometer_cannot_be_trained_and_lacks_a_package(qwen: Path) -> None:

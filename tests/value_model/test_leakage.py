@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2_contingency
 
+from pipeline.episode import Source
 from tests.value_model.gate_samples import Case, sound_case
 from tests.value_model.synthetic import RED, make_table
-from value_model.discrimination import contest
+from value_model.discrimination import Contest, contest, equal_ages
 from value_model.leakage import association, first_frame_features, probe_first_frames
 
 
@@ -112,3 +113,54 @@ def test_shuffling_keeps_each_strata_count_and_a_chance_result_is_not_significan
     assert pairs.p_value(300, rng()) > 0.01
     sharp = contest(table, np.repeat(won, 4).astype(float), outcomes, (0.5,), same_age=True)
     assert sharp.p_value(300, rng()) == pytest.approx(1 / 301)
+
+
+@pytest.mark.parametrize("rates", [(10.0, 30.0), (10.0, 25.0), (12.5, 10.0), (30.0, 30.0)])
+def test_ages_are_equal_to_the_instant_whatever_the_rates(rates: tuple[float, float]) -> None:
+    rate = np.array([*rates, rates[0]])
+    won, lengths = np.array([True, False, True]), (rate * np.array([4.0, 5.0, 4.4])).astype(int)
+    for part, frames in zip(
+        (0.25, 0.5, 0.75), equal_ages(lengths, rate, won, (0.25, 0.5, 0.75)), strict=True
+    ):
+        ages = frames / rate
+        np.testing.assert_allclose(ages, ages[0], atol=1e-9)
+        assert part * 4.2 - 0.41 <= ages[0] <= part * 4.2 + 1e-9
+
+
+def test_rates_without_a_common_frame_are_at_most_a_frame_apart() -> None:
+    rate = np.array([29.97, 30.0, 14.0])
+    won, lengths = np.array([True, False, True]), np.array([150, 150, 70])
+    for frames in equal_ages(lengths, rate, won, (0.25, 0.5, 0.75)):
+        assert np.ptp(frames / rate) < 1 / 29
+
+
+def test_the_standard_error_is_the_spread_over_repeated_draws_of_episodes() -> None:
+    draws = np.random.default_rng(0)
+    won, stratum = np.arange(80) % 2 == 0, np.arange(80) // 40
+    gaps, said = [], []
+    for _ in range(300):
+        own, rival = draws.normal(0.8 * won, 1), draws.normal(0.3 * won, 1)
+        # Two moments that share the episode's luck.
+        first, second = (
+            Contest(np.stack([s, s + draws.normal(0, 0.5, 80)]), won, stratum, np.arange(80))
+            for s in (own, rival + own)
+        )
+        gaps.append(first.auc()[0] - second.auc()[0])
+        said.append(first.standard_error(second))
+    assert np.mean(said) == pytest.approx(np.std(gaps), rel=0.15)
+
+
+def test_what_differs_between_demonstrations_and_rollouts_alone_is_told_from_the_person(case: Case) -> None:
+    rollout = np.arange(len(case.won)) // 2 % 2 == 1
+    case.table.source[:] = np.where(rollout, Source.POLICY, Source.TELEOP)[case.table.episode_index]
+    who_drives = list(np.where(rollout, "robot", "ana"))
+    outcome = list(np.where(case.won, "ana", "ben"))
+    case.outcomes = {i: "failure" if r else "success" for i, r in zip(case.outcomes, rollout, strict=True)}
+    driven = association(case.table, case.values, case.outcomes, "operator", who_drives, 200, rng())
+    assert driven.strength == pytest.approx(1) and driven.strength_within_drive == 0
+    case.outcomes = {
+        i: "success" if o == "ana" else "failure" for i, o in zip(case.outcomes, outcome, strict=True)
+    }
+    person = association(case.table, case.values, case.outcomes, "operator", outcome, 200, rng())
+    assert person.strength_within_drive == pytest.approx(1) and person.p_value_within_drive < 0.01
+    assert person.rarer_within == 0

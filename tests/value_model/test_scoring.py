@@ -37,12 +37,18 @@ class MadeEpisode:
     task: str = "pick up the red cube"
     unreadable_from: int | None = None
     not_a_number_at: int | None = None
+    copied_from: str = ""
     reads: int = 0
 
     @property
     def episode_id(self) -> str:
         """As models know it."""
         return f"e{self.number:03d}"
+
+    @property
+    def content(self) -> str:
+        """Of frames that are its own, unless it says whose they are."""
+        return self.copied_from or self.episode_id
 
     @property
     def image_shape(self) -> tuple[int, int, int, int]:
@@ -89,8 +95,13 @@ class Episodes:
         return self.by_id[episode_id]
 
 
-def make_models(folder: Path, seen_of_fold: list[list[str]]) -> list[FoldCheckpoint]:
-    """Two models of random weights a fold; the k-th fold's have seen the k-th list of episodes."""
+def make_models(
+    folder: Path, seen_of_fold: list[list[str]], *, contents: bool = True
+) -> list[FoldCheckpoint]:
+    """Two models of random weights a fold; the k-th fold's have seen the k-th list of episodes.
+
+    Without ``contents`` their records are those of an earlier version.
+    """
     checkpoints: list[FoldCheckpoint] = []
     for fold, seen in enumerate(seen_of_fold):
         for member in range(2):
@@ -101,6 +112,8 @@ def make_models(folder: Path, seen_of_fold: list[list[str]]) -> list[FoldCheckpo
                     weights.mul_(2.0)
             path = folder / f"{fold}-{member}"
             record = ModelRecord(fold, member, tuple(seen), CONFIG.network, {}, 1, 1.0, None)
+            if contents:
+                record = replace(record, seen_contents=tuple(seen))
             save_checkpoint(path, network, record)
             checkpoints.append((fold, member, path))
     return checkpoints
@@ -224,6 +237,23 @@ def test_an_episode_that_breaks_off_costs_only_itself(checkpoints: list[FoldChec
         np.testing.assert_allclose(found[episode.episode_id].value, each.mean(0), atol=2e-6)
 
 
+def test_a_copy_under_another_id_is_scored_by_the_models_of_its_original_alone(
+    checkpoints: list[FoldCheckpoint], tmp_path: Path
+) -> None:
+    copies = [MadeEpisode(50, 30, copied_from="e002"), MadeEpisode(51, 30, copied_from="e003")]
+    found, failed = scored(copies, checkpoints)
+    assert failed == {}
+    models = ScoringModels(checkpoints, CONFIG)
+    assert [models.allowed(e.episode_id, e.content) for e in copies] == [(0, 1), (2, 3)]
+    for episode, own in zip(copies, (slice(0, 2), slice(2, 4)), strict=True):
+        each = one_by_one(episode, checkpoints)
+        assert len(each) == 4, "its id is on no model's list"
+        np.testing.assert_allclose(found[episode.episode_id].value, each[own].mean(0), atol=2e-6)
+    # Records from before contents were written down go by the id.
+    older = make_models(tmp_path, [["e001"], ["e000"]], contents=False)
+    assert ScoringModels(older, CONFIG).allowed("copy", "e001") == (0, 1, 2, 3)
+
+
 def test_the_feed_names_what_it_could_not_read_and_goes_on() -> None:
     episodes = [MadeEpisode(0, 3), MadeEpisode(1, 9, unreadable_from=8), MadeEpisode(2, 3)]
     feed = FrameFeed(episodes, [[0, 1, 2]], 4)
@@ -251,14 +281,14 @@ def test_items_hold_episodes_of_the_same_models_and_do_not_depend_on_each_other(
 ) -> None:
     monkeypatch.setattr(scoring, "ITEM_FRAMES", 100)
     models = ScoringModels(checkpoints, CONFIG)
-    ids = [f"e{i:03d}" for i in range(20)]
     lengths = [10 + 7 * i % 60 for i in range(20)]
-    items = work_items(ids, lengths, models)
+    episodes = [MadeEpisode(i, length) for i, length in enumerate(lengths)]
+    items = work_items(episodes, models)
     assert sorted(i for item in items for i in item) == list(range(20))
     for item in items:
-        assert len({models.allowed(ids[i]) for i in item}) == 1
+        assert len({models.allowed(episodes[i].episode_id, episodes[i].content) for i in item}) == 1
         assert sum(lengths[i] for i in item[:-1]) < 100, "closed as soon as it is full"
-        again = work_items([ids[i] for i in item], [lengths[i] for i in item], models)
+        again = work_items([episodes[i] for i in item], models)
         assert again == [list(range(len(item)))], "whoever gets an item deals it out alike"
     assert sum(sum(lengths[i] for i in item) < 100 for item in items) <= 2
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,11 +17,12 @@ from pipeline.labels import LabelStore
 from pipeline.prompts import NEGATIVE, NONE, POSITIVE
 from pipeline.workspace import Workspace
 from tests.workflows.scoring_workspace import TASKS, make_ensemble, make_workspace
-from value_model.gate import GateReport
 from workflows.cli import main
 from workflows.local_ray import local_ray
 from workflows.step_store import StepStore
+from workflows.value_check import check_values, newest_judgements
 from workflows.value_ensemble import save_ensemble
+from workflows.value_gate import read_gate
 from workflows.value_steps import episode_columns
 
 # Different lengths for each (task, source): otherwise two episodes would have the same frames.
@@ -75,7 +77,9 @@ def test_from_labels_to_indicators_and_on_with_another_label(
     assert len(corrected) and set(corrected) <= {POSITIVE, NONE} and NEGATIVE in free
     unlabelled = columns["episode-015"]
     assert (unlabelled["indicator"] == NONE).all() and np.isfinite(unlabelled["value"]).all()
-    assert GateReport.from_json((first / "gate.json").read_text()).checks
+    assert not (first / "gate.json").exists()
+    judged = read_gate(newest_judgements(lab)[0].path)
+    assert judged is not None and judged.words()[0] in said
     # The app sees this run, with its thresholds, values and spreads, and not the ensemble's own.
     (shown,) = scoring_runs(lab)
     assert dict(shown.thresholds) == thresholds
@@ -93,6 +97,57 @@ def test_from_labels_to_indicators_and_on_with_another_label(
         assert np.array_equal(second[name]["value"], columns[name]["value"])
     assert second["episode-002"]["return"][-1] == 0 and columns["episode-002"]["return"][-1] < 0
     assert np.isfinite(second["episode-015"]["advantage"]).all()
+
+
+def run_afresh(lab: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    """So that there is one advantages step and one judgement."""
+    for name in ("advantages", "judge_values"):
+        shutil.rmtree(lab.steps / name, ignore_errors=True)
+    run(lab, capsys)
+
+
+def test_another_bound_asks_the_gate_again_and_computes_nothing_else(
+    lab: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_afresh(lab, capsys)
+    before = {(step.name, step.key) for step in StepStore(lab.steps).published()}
+    # Values cannot spread more than the whole range: this closes the gate for certain.
+    lab.config_path.write_text("[gate]\nfail_spread = 1.0\nwarn_spread = 1.0\n")
+    try:
+        # Before the step has run, the check asks the gate itself, by the bounds of now.
+        anew: list[str] = []
+        assert check_values(lab, say=anew.append) == 1
+        assert "judged now" in anew[0] and any("values vary" in line for line in anew)
+        assert {(step.name, step.key) for step in StepStore(lab.steps).published()} == before
+        said = run(lab, capsys)
+        after = {(step.name, step.key) for step in StepStore(lab.steps).published()}
+        ((name, key),) = after - before
+        assert name == "judge_values"
+        assert "The values cannot be trusted" in said
+        told: list[str] = []
+        assert check_values(lab, say=told.append) == 1
+        assert str(lab.steps / name / key) in told[0] and told[1:] == anew[1:]
+    finally:
+        lab.config_path.unlink()
+
+
+def test_advantages_from_before_the_gate_was_a_step_speak_for_themselves(
+    lab: Workspace, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run_afresh(lab, capsys)
+    root = tmp_path / "lab"
+    shutil.copytree(lab.root, root, symlinks=True)
+    old = Workspace(root)
+    (judgement,) = newest_judgements(old)
+    advantages = old.steps / judgement.manifest["inputs"]["advantages"]
+    (judgement.path / "gate.json").rename(advantages / "gate.json")
+    shutil.rmtree(judgement.path)
+    manifest = json.loads((advantages / "manifest.json").read_text())
+    manifest["parameters"]["gate"] = {}
+    (advantages / "manifest.json").write_text(json.dumps(manifest))
+    told: list[str] = []
+    check_values(old, say=told.append)
+    assert told[0] == f"The gate's report in {advantages}:"
 
 
 def test_options_change_what_is_looked_at_and_nothing_is_scored_for_them(

@@ -28,7 +28,7 @@ from workflows.ledger import Ledger
 from workflows.simulated_labelling import ANNOTATOR
 from workflows.step_files import ADVANTAGES_FILE
 from workflows.step_store import StepStore
-from workflows.value_check import check_values, newest_advantages
+from workflows.value_check import check_values, newest_judgements
 from workflows.value_ensemble import load_ensemble
 from workflows.value_gate import read_gate
 
@@ -185,8 +185,8 @@ def test_killed_three_times_it_ends_with_the_same_steps_none_done_twice(
 
 
 def newest_gate(workspace: Workspace) -> GateReport:
-    """The gate's report in the newest advantages step."""
-    report = read_gate(newest_advantages(workspace)[0].path)
+    """The newest report of the gate's."""
+    report = read_gate(newest_judgements(workspace)[0].path)
     assert report is not None
     return report
 
@@ -209,7 +209,8 @@ def test_value_check_tells_by_its_status_and_can_judge_anew(finished: Finished, 
     assert said[1:] == report.words()
     root = tmp_path / "workspace"
     subprocess.run(["cp", "-a", str(finished.workspace.root), str(root)], check=True)
-    shutil.rmtree(root / "steps" / "advantages")
+    for name in ("advantages", "judge_values"):
+        shutil.rmtree(root / "steps" / name)
     anew: list[str] = []
     assert check_values(Workspace(root), as_json=True, say=anew.append) == status
     assert GateReport.from_json(anew[0]).checks == report.checks
@@ -273,8 +274,11 @@ def test_the_next_turn_takes_in_what_was_recorded_since(finished: Finished, tmp_
             recap("label", "set", *at, entry.id, "success", "--annotator", "test")
     assert "0 unlabelled" in recap("status", *at)
     small = ("--policy-steps", "20", "--value-steps", "15", "--starts", "4")
+    planned = recap("improve", *at, "--quick", *small, "--dry-run")
+    assert "iteration 2, 23 episodes" in planned and "2 x train_value: " in planned
     output = recap("improve", *at, "--quick", *small)
     assert "Iteration 2: " in output
+    assert "nothing to do" in recap("improve", *at, "--quick", *small, "--dry-run")
     ledger = Ledger(Workspace(root))
     assert [iteration.n for iteration in ledger.iterations()] == [1, 2]
     assert (Workspace(root).reports / "iteration-2.html").is_file()

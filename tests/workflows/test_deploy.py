@@ -19,8 +19,8 @@ from workflows.schedule_times import Recurrence
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 MANIFESTS = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
-# From KubeRay's Go types RayJobSpec, RayClusterSpec and HeadGroupSpec, and its page on RayCronJob: its CRDs
-# are not published as a package.
+# KubeRay's CRDs are not published as a package. RayJob's fields are from its published types, RayCronJob's
+# from the page on it in Ray's documentation, those of RayCluster and of the head group from memory.
 RAY_JOB = {
     "activeDeadlineSeconds", "backoffLimit", "rayClusterSpec", "submitterPodTemplate", "metadata",
     "clusterSelector", "submitterConfig", "managedBy", "deletionStrategy", "entrypoint", "runtimeEnvYAML",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import json
 import os
 import re
@@ -10,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from pathlib import Path
@@ -23,9 +26,12 @@ from workflows.driver_lock import driver_lock
 from workflows.gc_plan import plan_gc
 from workflows.ledger import Ledger
 from workflows.lineage import lineage
+from workflows.progress import LineDisplay
 from workflows.step_recipe import Step
+from workflows.steps import StepRunner
 
 ROOT = Path(__file__).parents[2]
+OTHER_DISK = Path("/dev/shm")
 HELD = ("episodes", "snapshots", "labels.sqlite", "runs.sqlite", "reports", "cache/videos")
 
 
@@ -54,7 +60,7 @@ def lab(original: SampleLab, tmp_path: Path) -> SampleLab:
     """A copy of the original, hard links and times included."""
     root = tmp_path / "lab"
     subprocess.run(["cp", "-a", str(original.workspace.root), str(root)], check=True)
-    return SampleLab(type(original.workspace)(root), original.base, original.turns)
+    return SampleLab(type(original.workspace)(root), original.base, [*original.turns])
 
 
 def recap(capsys: pytest.CaptureFixture[str], lab: SampleLab, *words: str) -> tuple[int, str, str]:
@@ -93,10 +99,10 @@ def addresses(*steps: Step) -> set[tuple[str, str]]:
 
 
 def needed_when_keeping_one(lab: SampleLab) -> set[tuple[str, str]]:
-    """Champion 5, champion 4 before it, the base; of the last turn everything; what tells the history."""
+    """Of champion 5 and champion 4 before it all that was computed; the base; what tells the history."""
     _, _, _, fourth, fifth = lab.turns
     telling = [one for turn in lab.turns for one in (turn.evaluation, turn.report)]
-    return addresses(lab.base, fourth.candidate, fourth.advantages, *fourth.members, *fifth.all(), *telling)
+    return addresses(lab.base, *fourth.all(), *fifth.all(), *telling)
 
 
 def test_without_yes_it_says_what_it_would_do_and_changes_nothing(
@@ -129,7 +135,7 @@ def test_what_no_kept_champion_needs_goes_and_the_bytes_are_right(
     assert not any(lab.store.verify(found) for found in lab.store.published())
     champion = lab.turns[-1].candidate
     assert all(found.result for found in lineage(lab.workspace, champion).steps.values())
-    assert sorted(path.name for path in lab.workspace.datasets.iterdir()) == ["iteration-5"]
+    assert sorted(path.name for path in lab.workspace.datasets.iterdir()) == ["iteration-4", "iteration-5"]
     assert all(path.exists() for path in lab.workspace.reports.iterdir())
     runs = {path.name for path in (lab.workspace.cache / "scores").iterdir()}
     assert runs == {turn.advantages.key[:16] for turn in lab.turns[3:]}
@@ -160,6 +166,41 @@ def test_value_models_in_use_and_work_of_an_interrupted_turn_stay(lab: SampleLab
     going = {one.path for one in plan_gc(lab.workspace, keep=0).garbage}
     assert not going & {lab.store.path(one) for one in (*members, begun)}
     assert lab.store.path(lab.turns[0].advantages) in going
+
+
+def name_a_run(out: Path, *, run: str, advantages: Path) -> dict[str, str]:
+    """Stands for scoring: says under which name the scores are."""
+    (out / "values.bin").write_bytes(bytes(100))
+    return {"run": run}
+
+
+def test_what_the_gate_said_stays_and_scores_of_replaced_value_models_go(tmp_path: Path) -> None:
+    lab = make_lab(tmp_path / "lab")
+    first = lab.turn(promoted=True)
+    judged = step("judge_values", 1, advantages=first.advantages)
+    lab.publish(judged)
+    for age, name in enumerate(("in-use", "named", "replaced")):
+        folder = lab.workspace.cache / "scores" / f"values-{name}" / "demo-0"
+        folder.mkdir(parents=True)
+        (folder / "value").write_bytes(bytes(300))
+        for path in (folder, folder.parent):
+            os.utime(path, (time.time() - 9000 - 100 * age,) * 2)
+    resume = lab.workspace.steps / ".resume" / "train_value-0123"
+    resume.mkdir(parents=True)
+    (resume / "state.safetensors").write_bytes(bytes(900))
+    for path in (resume / "state.safetensors", resume):
+        os.utime(path, (time.time() - 9000,) * 2)
+    time.sleep(1.1)
+    lab.turn(promoted=True)
+    last = lab.turn(promoted=True)
+    scored = Step("score_values", name_a_run, {"run": "values-named"}, {"advantages": last.advantages})
+    lab.publish(scored)
+    going = {one.path for one in plan_gc(lab.workspace, keep=0).garbage}
+    scores = lab.workspace.cache / "scores"
+    assert lab.store.path(first.advantages) in going and scores / first.advantages.key[:16] in going
+    assert lab.store.path(judged) not in going
+    assert {path for path in going if path.name.startswith("values-")} == {scores / "values-replaced"}
+    assert resume in going
 
 
 def test_before_the_first_iteration_nothing_goes(tmp_path: Path) -> None:
@@ -215,11 +256,99 @@ def test_a_kill_in_the_middle_leaves_a_workspace_that_works(
 
 
 def test_a_driver_empties_the_trash_of_a_killed_gc(lab: SampleLab) -> None:
-    trash = lab.workspace.steps / ".trash" / "some"
-    shutil.copytree(lab.store.path(lab.base), trash)
-    assert [one.path for one in plan_gc(lab.workspace).garbage if one.kind == "trash"] == [trash.parent]
-    lab.store.sweep()
-    assert not trash.parent.exists()
+    folders = [lab.workspace.steps / "train_base", lab.workspace.steps / ".resume"]
+    folders = [folder / ".trash" for folder in (*folders, lab.workspace.cache / "scores")]
+    for trash in folders:
+        shutil.copytree(lab.store.path(lab.base), trash / "some")
+    found = [one.path for one in plan_gc(lab.workspace).garbage if one.kind == "trash"]
+    assert sorted(found) == sorted(folders)
+    with StepRunner(lab.workspace, LineDisplay(io.StringIO())):
+        assert not any(trash.exists() for trash in folders)
+
+
+def test_it_goes_on_and_accounts_for_what_cannot_be_removed(
+    lab: SampleLab, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_gc(lab.workspace, keep=1)
+    stuck = next(one.path for one in plan.garbage if one.path.parent.name == "train_value")
+    rename = Path.rename
+
+    def refused(path: Path, target: Path) -> Path:
+        if path == stuck:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    status, out, error = recap(capsys, lab, "gc", "--keep", "1", "--yes")
+    assert status == 1 and f"not removed: {stuck}: Device or resource busy" in out and "1 files" in error
+    left = {("train_value", stuck.name)}
+    assert published(lab) == needed_when_keeping_one(lab) | left
+
+
+@pytest.mark.skipif(not OTHER_DISK.is_dir(), reason="needs a second file system")
+def test_a_part_of_steps_on_another_disk_is_freed_too(
+    lab: SampleLab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    members = lab.workspace.steps / "train_value"
+    with tempfile.TemporaryDirectory(dir=OTHER_DISK) as other:
+        if Path(other).stat().st_dev == members.stat().st_dev:
+            pytest.skip("needs a second file system")
+        shutil.move(members, Path(other) / "train_value")
+        members.symlink_to(Path(other) / "train_value")
+        assert recap(capsys, lab, "gc", "--keep", "1", "--yes")[0] == 0
+        assert published(lab) == needed_when_keeping_one(lab)
+        kept = {one.key for turn in lab.turns[3:] for one in turn.members}
+        assert {path.name for path in (Path(other) / "train_value").iterdir()} == kept
+
+
+def test_a_champion_that_is_gone_for_the_moment_stops_it_and_one_before_costs_nothing(
+    lab: SampleLab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    aside = lab.workspace.root / "aside"
+    _, second, _, fourth, fifth = lab.turns
+    shutil.move(lab.store.path(fifth.candidate), aside)
+    before = published(lab)
+    status, _, error = recap(capsys, lab, "gc", "--yes")
+    assert status == 2 and str(lab.store.path(fifth.candidate)) in error and "put the folder back" in error
+    assert error.count("\n") == 1 and published(lab) == before
+    assert f"problem: {error.removeprefix('recap: error: ')}" in recap(capsys, lab, "status")[1]
+    shutil.move(aside, lab.store.path(fifth.candidate))
+    shutil.move(lab.store.path(fourth.candidate), aside)
+    status, out, _ = recap(capsys, lab, "gc", "--keep", "1", "--yes")
+    # One that cannot be gone back to does not count, and what it came from waits for it.
+    assert status == 0 and "kept: what iteration 5, iteration 2, base came from" in out
+    shutil.move(aside, lab.store.path(fourth.candidate))
+    assert published(lab) == needed_when_keeping_one(lab) | addresses(*second.all())
+    assert recap(capsys, lab, "gc", "--keep", "1", "--yes")[0] == 0
+    assert published(lab) == needed_when_keeping_one(lab)
+
+
+def test_after_a_rollback_what_was_rejected_is_not_counted_as_one_to_go_back_to(lab: SampleLab) -> None:
+    ledger = Ledger(lab.workspace)
+    ledger.roll_back(ledger.champions()[2], "4 and 5 drop cubes")
+    lab.turn(promoted=True)
+    assert [c.iteration for c in plan_gc(lab.workspace, keep=2).champions] == [6, 2, 1, 0]
+
+
+def test_links_and_copies_that_a_person_made_stay(lab: SampleLab, capsys: pytest.CaptureFixture[str]) -> None:
+    third, fourth = lab.turns[2:4]
+    folder = lab.workspace.datasets
+    (folder / "for-paper").symlink_to(lab.store.path(third.view))
+    (folder / "dangling").symlink_to("../steps/conditioned_dataset/gone")
+    (folder / "loop").symlink_to("loop")
+    (folder / "iteration-9").symlink_to("iteration-9")
+    copies = [
+        lab.store.path(fourth.candidate).with_name(f"{fourth.candidate.key}-before-cleaning"),
+        lab.workspace.steps / "fine_tune_recap-backup" / third.candidate.key,
+    ]
+    for copy in copies:
+        shutil.copytree(lab.store.path(fourth.candidate), copy)
+    assert recap(capsys, lab, "gc", "--keep", "1", "--yes")[0] == 0
+    assert published(lab) >= needed_when_keeping_one(lab) | addresses(third.dataset, third.view)
+    # That of iteration 3 leads to where the person's does.
+    names = {"for-paper", "dangling", "loop", *(f"iteration-{n}" for n in (3, 4, 5, 9))}
+    assert {path.name for path in folder.iterdir()} == names
+    assert all(copy.is_dir() for copy in copies)
 
 
 def test_a_value_model_that_cannot_be_read_stops_it(

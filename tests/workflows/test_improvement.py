@@ -12,9 +12,12 @@ from pipeline.labels import LabelStore
 from pipeline.workspace import Workspace
 from tests.pipeline.episodes import TASK, make_frames, make_info, write_episode
 from value_model.gate_report import Check, GateReport
-from workflows.comparison import Attempt, paired_difference
+from workflows.comparison import Attempt, paired_difference, performance
 from workflows.film_steps import choose_starts
-from workflows.improvement import decide, freeze_labels, require_both_outcomes
+from workflows.improvement import TurnResult, decide, freeze_labels, require_both_outcomes
+from workflows.ledger import Champion, Ledger
+from workflows.report_graph import Decision
+from workflows.summary import turn_summary
 from workflows.value_gate import GateClosed, read_gate, verdict
 
 
@@ -105,6 +108,62 @@ def test_only_a_failed_check_stops_and_only_a_person_or_a_quick_run_overrides_it
 def test_a_closed_gate_names_what_failed_and_where_to_look() -> None:
     closed = GateClosed(FAILING, Path("reports/values-3.html"))
     assert "(c)" in str(closed) and "reports/values-3.html" in str(closed) and "champion stays" in str(closed)
+
+
+def turn_result(champion: Champion, promoted: bool = True) -> TurnResult:
+    """What iteration 2 gave, whose candidate is "c2", with this champion after it."""
+    attempted = {name: attempts("+-") for name in ("RECAP", "champion")}
+    return TurnResult(
+        iteration=2,
+        gate=verdict(PASSING, quick=False, accepted=False),
+        performances={name: performance(found) for name, found in attempted.items()},
+        against={"champion": paired_difference(attempted["RECAP"], attempted["champion"])},
+        decision=Decision(promoted, "promoted: better than champion" if promoted else "kept champion: worse"),
+        reference="champion",
+        report=Path("report"),
+        dataset=Path("dataset"),
+        checkpoint=Path("checkpoint"),
+        candidate="c2",
+        champion=champion,
+    )
+
+
+def decision_line(result: TurnResult) -> str:
+    """What the summary says about who is champion."""
+    return next(line for line in turn_summary(result, Path("lab")) if line.startswith("Decision: "))
+
+
+def test_a_turn_repeated_after_a_rollback_says_who_is_champion(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path).create()
+    for key in ("b0", "c1", "c2", "c3"):
+        (workspace.steps / "tune" / key).mkdir(parents=True)
+    ledger = Ledger(workspace)
+    ledger.set_base("tune", "b0", "first")
+    for number in (1, 2):
+        ledger.record_iteration(number, f"c{number}", {})
+        ledger.promote("tune", f"c{number}", number, "better")
+
+    def said() -> str:
+        # As a repeated turn does: promoting what was promoted in that iteration changes nothing.
+        ledger.promote("tune", "c2", 2, "better")
+        champion = ledger.champion()
+        assert champion is not None
+        return decision_line(turn_result(champion))
+
+    assert said() == "Decision: promoted: better than champion."
+    first = ledger.champions()[1]
+    ledger.roll_back(first, "it drops cubes")
+    assert said() == (
+        "Decision: promoted: better than champion; rolled back since, the champion is that of iteration 1."
+    )
+    ledger.roll_back(ledger.champions()[0], "worse still")
+    assert said().endswith("; rolled back since, the champion is the base policy.")
+    ledger.record_iteration(3, "c3", {})
+    ledger.promote("tune", "c3", 3, "better")
+    assert said().endswith("; replaced since, the champion is that of iteration 3.")
+    ledger.roll_back(ledger.champions()[2], "iteration 2 after all")
+    assert said() == "Decision: promoted: better than champion."
+    assert decision_line(turn_result(first, promoted=False)) == "Decision: kept champion: worse."
 
 
 def test_a_step_without_a_judgement_has_none_and_a_damaged_one_is_named(tmp_path: Path) -> None:

@@ -9,13 +9,15 @@ import subprocess
 import sys
 import textwrap
 from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import Failure
+from pipeline.errors import Failure, InputError
 from pipeline.workspace import Workspace
 from workflows.ledger import Ledger
 from workflows.step_store import StepResult
@@ -219,3 +221,35 @@ def test_the_meter_counts_child_processes() -> None:
     # What this process shared before with nobody it shares with whoever starts meanwhile, so it seems less.
     assert 0.6 * megabytes * 2**20 < peak < 1.5 * megabytes * 2**20
     assert afterwards < 0.1 * megabytes * 2**20
+
+
+class SmallDisk(sqlite3.Connection):
+    """A connection whose database may not grow: what SQLite does then is what it does on a full disk."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        (pages,) = self.execute("PRAGMA page_count").fetchone()
+        self.execute(f"PRAGMA max_page_count = {pages}")
+
+
+def test_a_full_disk_is_said_and_nothing_is_noted(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger(workspace)
+    ledger.record_iteration(1, "a", {})
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=SmallDisk))
+    with pytest.raises(Failure, match=r"runs\.sqlite has no room left on its disk, nothing .* free some"):
+        ledger.record_iteration(2, "b", {"long": "x" * 9000})
+    assert [iteration.n for iteration in ledger.iterations()] == [1]
+
+
+@pytest.mark.parametrize("damage", [b"garbage" * 1000, None])
+def test_a_damaged_ledger_is_named_with_what_to_do(workspace: Workspace, damage: bytes | None) -> None:
+    ledger = Ledger(workspace)
+    ledger.set_base("fine_tune", "a", "demonstrations")
+    # Garbage, or the file cut short, as after a copy that was broken off.
+    whole = workspace.ledger_path.read_bytes()
+    workspace.ledger_path.write_bytes(damage or whole[: len(whole) // 2])
+    for use in (ledger.champions, lambda: ledger.set_base("fine_tune", "b", "again")):
+        with pytest.raises(InputError, match=r"runs\.sqlite is damaged \(.*put a copy of it in its place"):
+            use()

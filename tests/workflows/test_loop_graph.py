@@ -7,10 +7,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from pipeline.errors import InputError
 from pipeline.label_snapshot import Snapshot
 from pipeline.workspace import Workspace
 from value_model.training_config import ValueTrainingConfig
 from workflows.loop_graph import LoopGraph, TurnSteps
+from workflows.report_graph import Decision, report_step, values_report_step
 from workflows.settings import LoopSettings, value_training
 from workflows.step_recipe import Step
 
@@ -62,9 +66,50 @@ def test_bounds_of_the_gate_in_the_sites_file_change_the_judgement_alone(tmp_pat
     before = turn_of(workspace, settings)
     workspace.config_path.write_text("[gate]\nfail_auc = 0.65\n")
     after = turn_of(workspace, settings)
-    assert after.advantages.parameters["gate"] == {"fail_auc": 0.65}
-    assert after.advantages.key != before.advantages.key
-    assert after.scores.key == before.scores.key
+    assert (before.gate.parameters["gate"]["fail_auc"], after.gate.parameters["gate"]["fail_auc"]) == (
+        0.6,
+        0.65,
+    )
+    assert after.gate.key != before.gate.key
+    others = [[step.key for step in turn.all() if step.name != "judge_values"] for turn in (before, after)]
+    assert others[0] == others[1] and after.advantages.key in others[1] and after.recap.key in others[1]
+    assert after.gate not in [needed for step in after.all() for needed in step.upstream()]
+
+
+def test_a_bound_that_is_the_default_anyway_changes_nothing(tmp_path: Path) -> None:
+    workspace, settings = Workspace(tmp_path), LoopSettings()
+    before = turn_of(workspace, settings)
+    workspace.config_path.write_text("[gate]\nfail_auc = 0.6\n")
+    assert turn_of(workspace, settings).gate.key == before.gate.key
+
+
+def test_bounds_that_make_no_sense_are_refused_before_anything_is_computed(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    workspace.config_path.write_text("[gate]\nfail_acu = 0.65\n")
+    with pytest.raises(InputError, match=r"recap\.toml.*fail_acu"):
+        LoopGraph(workspace, LoopSettings())
+
+
+def test_the_share_of_positives_is_judged_too(tmp_path: Path) -> None:
+    workspace, settings = Workspace(tmp_path), LoopSettings()
+    half = replace(settings, value=replace(settings.value, positive_fraction=0.5))
+    assert turn_of(workspace, half).gate.parameters["positive_fraction"] == 0.5
+
+
+def test_no_step_of_a_turn_may_hang_for_ever_and_its_time_is_not_in_its_key(tmp_path: Path) -> None:
+    workspace, settings = Workspace(tmp_path), LoopSettings()
+    turn = turn_of(workspace, settings)
+    snapshot = Snapshot(workspace.root / "snapshot.parquet", "d" * 64, ())
+    graph = LoopGraph(workspace, settings)
+    reports = [
+        report_step(workspace, snapshot, turn, turn.recap, 1, "base", Decision(False, "kept base"), ""),
+        values_report_step(workspace, snapshot, turn, 1),
+    ]
+    film = [step for report in reports for step in report.upstream() if step.name == "film"]
+    others = [graph.base(snapshot), *graph.demonstrations("skilled", 2), episodes_of(turn)]
+    for step in [*turn.all(), *others, *reports, *film]:
+        assert step.timeout_s == 48 * 3600, step.name
+    assert film and replace(turn.gate, timeout_s=None).key == turn.gate.key
 
 
 def test_the_parameters_of_training_are_those_of_the_settings(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sys
 import threading
@@ -21,7 +22,7 @@ from pipeline.workspace import Workspace
 from workflows.notifications import Target, notify, post, require_command, run_command
 from workflows.process_identity import ProcessIdentity
 from workflows.schedule import Kind, Run, Schedule
-from workflows.schedule_outside import Outside
+from workflows.schedule_outside import Outside, writable_by_others
 from workflows.schedule_store import ScheduleStore
 from workflows.schedule_tick import Tick
 
@@ -149,11 +150,24 @@ def test_a_command_that_is_not_there_is_a_sentence() -> None:
         "http://a:99999/",
         "http://a b/",
         "https://u:p@a/",
+        "https://a:TOKEN/",
+        "https://a/TOKEN\x7f",
+        "https://a/TOKEN\n",
+        "https://a/TOKÉN",
+        "https://ä.example/TOKEN",
     ],
 )
 def test_only_web_addresses_are_taken(url: str) -> None:
-    with pytest.raises(InputError, match="--notify-url"):
+    with pytest.raises(InputError, match="--notify-url") as caught:
         Target(url=url)
+    assert "TOK" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_went_wrong_does_not_tell_the_address() -> None:
+    assert "TOKEN" not in post("http://127.0.0.1/T0/TOKEN\x7f?key=TOKEN", SUMMARY, pauses_s=())
+    with pytest.raises(InputError) as caught:
+        Target("curl -H 'TOKEN")
+    assert "TOKEN" not in str(caught.value)
 
 
 def test_lists_do_not_show_the_secret_of_an_address() -> None:
@@ -200,4 +214,23 @@ def test_no_command_is_run_that_others_could_have_written(tmp_path: Path) -> Non
     outside.tell_safely(target, SUMMARY, database)
     database.chmod(0o666)
     said = outside.tell_safely(target, SUMMARY, database)
-    assert told == [target, Target("", "https://example.org")] and "others can write" in said["command"]
+    assert told == [target, Target("", "https://example.org")]
+    assert f"others can write {database}:" in said["command"]
+    # Who can write the folder can put a journal there, which SQLite plays back.
+    database.chmod(0o600)
+    for mode in (0o770, 0o707, 0o1777):
+        tmp_path.chmod(mode)
+        assert f"others can write {tmp_path}:" in outside.tell_safely(target, SUMMARY, database)["command"]
+    tmp_path.chmod(0o755)
+    assert outside.tell_safely(target, SUMMARY, database) == {"url": "ok"} and told[-1] == target
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_no_command_is_run_from_the_folder_of_somebody_else(tmp_path: Path) -> None:
+    database = tmp_path / "schedules.sqlite"
+    database.touch(0o600)
+    for path in (database, tmp_path):
+        os.chown(path, 12345, -1)
+        assert writable_by_others(database) == path
+        os.chown(path, 0, -1)
+    assert writable_by_others(database) is None

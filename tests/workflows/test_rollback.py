@@ -6,12 +6,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.workspace import Workspace
 from tests.workflows import sample_steps
 from workflows.cli import main
 from workflows.driver_lock import driver_lock
-from workflows.ledger import Ledger
+from workflows.ledger import Champion, Ledger
+from workflows.rollback import standing
 from workflows.step_recipe import Step
 from workflows.step_store import StepStore
 
@@ -83,11 +86,48 @@ def test_back_twice_goes_further_back_and_forward_by_number(
     assert status == 2 and "base is the first champion" in error
 
 
+def test_back_never_leads_to_what_a_person_rejected(
+    lab: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Iteration 3 is rejected, 4 promoted over 1: back from there is 1, also when 4 is seated again."""
+    assert recap(capsys, lab, "rollback", "--to", "1", "--yes")[0] == 0
+    ledger = Ledger(lab)
+    assert [c.origin for c in standing(ledger.champions())] == ["iteration 1", "base"]
+    StepStore(lab.steps).execute(StepStore(lab.steps).call(checkpoint(4)), silent)
+    ledger.record_iteration(4, checkpoint(4).key, {"promoted": True})
+    ledger.promote("train", checkpoint(4).key, 4, "promoted: faster")
+    for words in ((), ("--to", "4"), ()):
+        assert recap(capsys, lab, "rollback", "--yes", *words)[0] == 0
+    now = ledger.champion()
+    assert now is not None and now.origin == "iteration 1"
+    assert [c.origin for c in standing(ledger.champions())] == ["iteration 1", "base"]
+
+
+@given(moves=st.lists(st.integers(0, 9), max_size=20))
+def test_the_default_is_never_what_was_rolled_back_from_and_not_seated_since(moves: list[int]) -> None:
+    """Against the definition, on any history: 0 promotes anew, another number rolls back to one of old."""
+    history = [Champion("train", "0", Path(), 0, "", "", "promotion", 0)]
+    rejected: set[int] = set()
+    for move in moves:
+        was = sorted({c.iteration for c in history})
+        if move == 0:
+            n = len(was)
+            history.append(Champion("train", str(n), Path(), n, "", "", "promotion", n))
+        elif (to := was[move % len(was)]) != history[-1].iteration:
+            now = history[-1].iteration
+            # Who goes on to a newer one, such as back again, rejects nothing.
+            rejected = (rejected | ({now} if to < now else set())) - {to}
+            history.append(Champion("train", str(to), Path(), to, "", "", "rollback", 9))
+        stack = [c.iteration for c in standing(history)]
+        assert stack[0] == history[-1].iteration and not rejected & set(stack[1:])
+        assert stack == sorted(set(stack), reverse=True) and stack[-1] == 0
+
+
 @pytest.mark.parametrize(
     ("to", "message"),
     [
         ("2", "iteration 2 never was champion (kept champion: not better beyond chance)"),
-        ("7", "there is no iteration 7: there are base, iteration 1, iteration 3"),
+        ("7", "there is no iteration 7: there are base, iteration 1\n"),
         ("3", "iteration 3 is the champion already"),
         ("first", "not 'first'"),
     ],
@@ -106,10 +146,11 @@ def test_a_checkpoint_that_is_gone_or_damaged_is_named_and_refused(
     shutil.rmtree(lab.steps / "train" / checkpoint(1).key)
     status, _, error = recap(capsys, lab, "rollback", "--yes")
     assert status == 2 and "iteration 1 is gone" in error and checkpoint(1).key in error
-    assert "there are base, iteration 3" in error
+    assert error.endswith("; there is base\n")
     (lab.steps / "train" / checkpoint(0).key / "first.npy").write_bytes(b"other")
     status, _, error = recap(capsys, lab, "rollback", "--to", "base", "--yes")
     assert status == 2 and "base is damaged" in error and "first.npy" in error
+    assert error.endswith("; there is no other\n")
     assert len(Ledger(lab).champions()) == 3
 
 

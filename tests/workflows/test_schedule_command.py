@@ -178,6 +178,61 @@ def test_a_run_by_hand_that_fails_is_status_1(root: Path, capsys: pytest.Capture
     assert "failed (by hand)" in recap(capsys, root, "history")[1]
 
 
+def test_no_secret_is_printed(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    url, command = "https://hooks.example.invalid/T0/TOKEN", "false -H TOKEN"
+    outs = [recap(capsys, root, *NIGHTLY, "--notify-url", url, "--notify-command", command)]
+    # The address is not asked for: the host is not there, and the command is put in alone.
+    outs.append(recap(capsys, root, "change", "nightly", "--notify-url", ""))
+    outs.append(recap(capsys, root, "run-now", "nightly"))
+    outs.append(recap(capsys, root, "list"))
+    outs.append(recap(capsys, root, "history"))
+    outs.append(recap(capsys, root, "history", "--json"))
+    begun = next(event for event in json.loads(outs[-1][1])[0]["events"] if event["kind"] == "started")
+    assert begun["schedule"]["notify_command"] == "false ..." and begun["schedule"]["notify_url"] == ""
+    assert Schedule.shown({"notify_url": url}) == {
+        "notify_url": "https://hooks.example.invalid/...",
+        "notify_command": "",
+    }
+    for _, out, err in outs:
+        assert "TOKEN" not in out + err
+
+
+def test_options_are_taken_away_when_asked_to(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert recap(capsys, root, *NIGHTLY, "--", "--quick")[0] == 0
+    status, _, err = recap(capsys, root, "change", "nightly", "--no-options", "--", "--quick")
+    assert status == 2 and "not both" in err
+    recap(capsys, root, "change", "nightly", "--")
+    assert ScheduleStore(root).schedules()["nightly"].options == ("--quick",)
+    status, out, _ = recap(capsys, root, "change", "nightly", "--no-options")
+    assert status == 0 and out.startswith("nightly: recap improve\n")
+    assert ScheduleStore(root).schedules()["nightly"].options == ()
+
+
+def test_it_is_said_at_once_that_a_command_would_not_be_run(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root.chmod(0o777)
+    out = recap(capsys, root, *NIGHTLY, "--notify-command", "true")[1]
+    assert f"no command is run while others can write {root}:" in out
+    root.chmod(0o700)
+    assert "others" not in recap(capsys, root, "change", "nightly", "--grace", "3")[1]
+
+
+def test_a_schedule_that_is_not_understood_is_named_and_can_be_removed(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert recap(capsys, root, *NIGHTLY)[0] == 0
+    with sqlite3.connect(root / FILE) as database:
+        text = json.dumps({**Schedule("old", "0 2 * * *").to_json(), "notify_url": "https://a/TOKÉN"})
+        database.execute(
+            "INSERT INTO definitions (name, at, document) VALUES ('old', '2026-01-01', ?)", (text,)
+        )
+    status, _, err = recap(capsys, root, "list")
+    assert status == 2 and "schedule 'old' in " in err and "TOK" not in err
+    assert recap(capsys, root, "remove", "old")[0] == 0
+    assert recap(capsys, root, "list")[1].endswith("1 schedule\n")
+
+
 def test_a_tick_loads_no_heavy_library(root: Path) -> None:
     add = datetime.now(UTC)
     ScheduleStore(root).define(Schedule("yearly", "0 0 1 1 *", when="episodes>=1"), add, new=True)

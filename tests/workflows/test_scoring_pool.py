@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ast
+import json
 import os
 import shutil
 import signal
@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import psutil
 import pytest
@@ -25,13 +26,12 @@ from pipeline.frame_scores import publish_scores, read_scores, scored_content
 from pipeline.frame_table import FrameTable
 from pipeline.workspace import Workspace
 from tests.tiny_episodes import EpisodeMaker
-from tests.workflows.scoring_workspace import SIZE, SLOW_NETWORK, make_ensemble, make_workspace
+from tests.workflows.scoring_workspace import SIZE, SLOW_NETWORK, TASKS, make_ensemble, make_workspace
 from value_model import scoring
 from value_model.scoring import score
 from value_model.training_config import ValueTrainingConfig
 from workflows.local_ray import local_ray
 from workflows.scoring_pool import score_workspace, scoring_run_of
-from workflows.step_code import SCORING
 from workflows.value_ensemble import ValueEnsemble
 
 LENGTHS = [20 + i % 7 for i in range(16)]
@@ -104,6 +104,44 @@ def test_only_new_and_changed_episodes_are_scored_again(lab: Lab) -> None:
     assert scored_content(FrameCache(workspace.cache, SIZE), result.run, changed) is not None
     again = score_workspace(workspace, ensemble, [*ids, new])
     assert (again.scored, again.reused, again.workers) == (0, 17, 0)
+
+
+def test_another_text_of_the_task_is_another_value(lab: Lab) -> None:
+    workspace, ids, ensemble = lab
+    run = score_workspace(workspace, ensemble, ids).run
+    before = values_of(workspace, run, ids)
+    entry = workspace.find(ids[0])
+    with h5py.File(entry.path, "r+") as file:
+        file.attrs["task"] = TASKS[1]
+    moved = workspace.episode_path(TASKS[1], ids[0])
+    entry.path.rename(moved)
+    result = score_workspace(workspace, ensemble, ids)
+    assert (result.scored, result.reused) == (1, 15)
+    after = values_of(workspace, run, ids)
+    assert np.abs(after[ids[0]][0] - before[ids[0]][0]).max() > 1e-4
+    assert same({i: before[i] for i in ids[1:]}, {i: after[i] for i in ids[1:]})
+
+
+def test_a_copy_is_scored_by_the_models_of_its_original(lab: Lab, ray_here: None) -> None:
+    workspace, ids, ensemble = lab
+    cache = FrameCache(workspace.cache, SIZE)
+    original = workspace.find(ids[1])
+    cache.build_many([original.path])
+    for folder in ensemble.members:
+        record = json.loads((folder / "value.json").read_text())
+        record["seen_contents"] = [cache.open(ids[1]).content] if ids[1] in record["seen"] else []
+        (folder / "value.json").write_text(json.dumps(record))
+    copy = original.path.with_name("zz-copy.h5")
+    shutil.copy(original.path, copy)
+    with h5py.File(copy, "r+") as file:
+        file.attrs["id"] = "zz-copy"
+    for workers in (1, 2):
+        result = score_workspace(workspace, ensemble, [ids[1], "zz-copy"], workers=workers)
+        assert result.scored == 2 and result.failed == {}
+        found = values_of(workspace, result.run, [ids[1], "zz-copy"])
+        for own, others in zip(found[ids[1]], found["zz-copy"], strict=True):
+            np.testing.assert_allclose(own, others, atol=1e-6)
+        forget(workspace, result.run)
 
 
 def test_spoilt_scores_and_scores_of_unknown_frames_are_made_anew(lab: Lab) -> None:
@@ -229,19 +267,3 @@ def test_what_a_lost_actor_had_is_given_to_another(
     forget(workspace, result.run)
     score_workspace(workspace, ensemble, ids, workers=1)
     assert same(values_of(workspace, result.run, ids), found)
-
-
-def test_the_code_that_decides_a_value_is_part_of_the_runs_name() -> None:
-    root = Path(scoring.__file__).parent
-    found: set[str] = set()
-    waiting = ["scoring", "vlm_network"]
-    while waiting:
-        name = waiting.pop()
-        if name in found or name in ("advantages", "returns"):
-            continue
-        found.add(name)
-        for node in ast.walk(ast.parse((root / f"{name}.py").read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("value_model."):
-                waiting.append(str(node.module).split(".")[1])
-    named = {entry.split(".")[1] for entry in SCORING if entry.startswith("value_model.")}
-    assert found <= named, f"add to SCORING in workflows/step_code.py: {sorted(found - named)}"

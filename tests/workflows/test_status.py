@@ -7,15 +7,20 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.file_lock import locked
 from pipeline.labels import LabelStore
 from tests.workflows.sample_lab import SampleLab, add_episode, make_lab
 from workflows.cli import main
 from workflows.driver_lock import driver_lock
+from workflows.schedule_conditions import measure, parse_condition
+from workflows.step_recipe import StepAddress
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,14 +44,6 @@ def document(capsys: pytest.CaptureFixture[str], lab: SampleLab) -> dict[str, An
     return read
 
 
-def age(lab: SampleLab) -> None:
-    """Lets everything there is be an hour old, as file times tell it in seconds."""
-    hour_ago = time.time() - 3600
-    for path in lab.workspace.root.rglob("*"):
-        if not path.is_symlink():
-            os.utime(path, (hour_ago, hour_ago))
-
-
 def test_the_picture_comes_first(lab: SampleLab, capsys: pytest.CaptureFixture[str]) -> None:
     lines = recap(capsys, lab, "status").splitlines()
     assert lines[0].startswith("champion: iteration 1, since 20") and lines[0].endswith("promoted: faster")
@@ -64,7 +61,6 @@ def test_the_picture_comes_first(lab: SampleLab, capsys: pytest.CaptureFixture[s
 def test_episodes_and_labels_after_the_frozen_ones_are_new_and_wait(
     lab: SampleLab, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    age(lab)
     champion = lab.turns[0].candidate
     add_episode(lab.workspace, "new-0", policy_checkpoint=f"{champion.name}/{champion.key}")
     add_episode(lab.workspace, "new-1", task="open the drawer")
@@ -72,13 +68,79 @@ def test_episodes_and_labels_after_the_frozen_ones_are_new_and_wait(
         store.sync((entry.id, entry.info.task) for entry in lab.workspace.list_episodes())
         store.set("new-1", "success", "ana")
     seen = document(capsys, lab)
-    # The other labels were given within this second, after their file's time was set back.
-    assert seen["new_since_last_iteration"]["episodes"] == 2
-    assert seen["new_since_last_iteration"]["labels"] >= 1
+    assert seen["new_since_last_iteration"] == {"episodes": 2, "labels": 1}
     assert seen["waiting"] == {"unlabelled": 1, "second_opinion": 0, "disputed": 0}
     assert seen["to_record"] == ["'open the drawer' has no failure: a value model learns from both"]
     out = recap(capsys, lab, "status")
     assert "waiting for people: 1 episode to label" in out and "(1 episode wait)" in out
+
+
+def test_what_is_new_is_what_the_conditions_of_schedules_count(
+    lab: SampleLab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with LabelStore(lab.workspace.labels_path) as store:
+        store.set("demo-0", "success", "ana")  # as it was
+    for path in lab.workspace.episodes.rglob("*.h5"):
+        os.utime(path, (time.time() + 9, time.time() + 9))
+    assert document(capsys, lab)["new_since_last_iteration"] == {"episodes": 0, "labels": 0}
+    with LabelStore(lab.workspace.labels_path) as store:
+        store.set("demo-0", "failure", "ana")
+    seen = document(capsys, lab)["new_since_last_iteration"]
+    condition = parse_condition("new_episodes>=1 or new_labelled_episodes>=1")
+    counted = measure(lab.workspace, condition, datetime.now(UTC))
+    assert (
+        seen
+        == {"episodes": 0, "labels": 1}
+        == {
+            "episodes": counted["new_episodes"],
+            "labels": counted["new_labelled_episodes"],
+        }
+    )
+
+
+def test_work_that_a_process_does_now_is_not_left_behind_and_a_stale_lock_is_no_work(
+    lab: SampleLab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (lab.workspace.root / ".driver.lock").write_text(json.dumps({"driver": os.getppid()}))
+    partial = lab.workspace.steps / "advantages" / f".{'0' * 32}.{'1' * 12}.partial"
+    partial.mkdir()
+    (partial / "large.bin").write_bytes(bytes(3 * 2**20))
+    with locked(lab.store.lock_path(StepAddress("advantages", "0" * 32))):
+        seen = document(capsys, lab)
+    assert seen["busy"] is None
+    assert seen["removable_bytes"] < 2**20 < document(capsys, lab)["removable_bytes"]
+
+
+def damage_manifest(lab: SampleLab) -> Path:
+    path = lab.store.path(lab.turns[0].members[0]) / "manifest.json"
+    path.write_text('{"name": "tr')
+    return path
+
+
+def damage_ledger(lab: SampleLab) -> Path:
+    lab.workspace.ledger_path.write_bytes(b"garbage" * 1000)
+    return lab.workspace.ledger_path
+
+
+def damage_labels(lab: SampleLab) -> Path:
+    lab.workspace.labels_path.write_bytes(b"garbage" * 1000)
+    return lab.workspace.labels_path
+
+
+@pytest.mark.parametrize("damage", [damage_manifest, damage_ledger, damage_labels])
+def test_what_is_damaged_is_named_and_the_rest_shown(
+    lab: SampleLab, capsys: pytest.CaptureFixture[str], damage: Callable[[SampleLab], Path]
+) -> None:
+    path = damage(lab)
+    out = recap(capsys, lab, "status")
+    (problem,) = [line for line in out.splitlines() if line.startswith("problem: ")]
+    assert str(path) in problem and "4 episodes, 0.00 hours" in out
+    assert "next: mend what is said above" in out
+    assert document(capsys, lab)["problems"] == [problem.removeprefix("problem: ")]
+    for words in (("gc", "--yes"), ("status", "--lineage")):
+        if damage is not damage_labels:
+            assert main([*words, "--workspace", str(lab.workspace.root)]) == 2
+            assert str(path) in capsys.readouterr().err
 
 
 def test_second_opinions_follow_the_rules_of_the_site(
@@ -151,7 +213,7 @@ def test_it_changes_nothing_and_loads_nothing_heavy(lab: SampleLab) -> None:
     place = str(lab.workspace.root)
     script = (
         f"import sys; from workflows.cli import main; status = main(['status', '--workspace', {place!r}]); "
-        "print([name for name in ('ray', 'torch', 'pyarrow', 'pandas') if name in sys.modules]); "
+        "print([name for name in ('ray', 'torch', 'pandas') if name in sys.modules]); "
         "sys.exit(status)"
     )
     before = {path: path.lstat().st_mtime_ns for path in lab.workspace.root.rglob("*") if path.is_file()}

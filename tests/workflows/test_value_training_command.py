@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from pipeline.episode import Source
 from pipeline.errors import InputError
 from pipeline.labels import LabelStore
 from pipeline.site_config import SiteConfig, load_site_config
@@ -51,7 +52,11 @@ def make_workspace(root: Path, outcomes: Sequence[str | None]) -> Workspace:
     """A workspace with an episode for each outcome; ``None`` leaves it unlabelled."""
     workspace = Workspace(root).create()
     make = EpisodeMaker(workspace)
-    entries = [make() for _ in outcomes]
+    # Who drove differs, so that no two are the same recording: copies with different outcomes are refused.
+    entries = [
+        make(sources=[Source.POLICY if number >> frame & 1 else Source.TELEOP for frame in range(12)])
+        for number in range(len(outcomes))
+    ]
     label(workspace, entries, outcomes)
     return workspace
 

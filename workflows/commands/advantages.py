@@ -10,8 +10,6 @@ from pipeline.errors import InputError
 from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption, existing_workspace, table
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pipeline.label_snapshot import Snapshot
     from pipeline.workspace import Workspace
     from workflows.settings import ValueSettings
@@ -60,11 +58,11 @@ def advantages(
     if all(row.outcome is None for row in snapshot.rows):
         raise InputError("no episode is labelled success or failure: label some with 'recap label'")
     recording = replace(settings.recording, image_size=ensemble.image_size)
-    scored, labelled = _compute(
+    scored, labelled, judged = _compute(
         found, ensemble, snapshot, replace(settings, value=value, recording=recording)
     )
     print(f"values: {scored} of {len(snapshot.rows)} episodes scored now, the others before")
-    for line in summary(labelled, value):
+    for line in summary(labelled, judged, value):
         print(line)
     for line in label_changes(found, ensemble, snapshot):
         print(line)
@@ -94,8 +92,8 @@ def _with_options(
 
 def _compute(
     found: Workspace, ensemble: ValueEnsemble, snapshot: Snapshot, settings: Any
-) -> tuple[int, StepResult]:
-    """How many episodes had to be scored, and the advantages; what is there already is not computed."""
+) -> tuple[int, StepResult, StepResult]:
+    """How many episodes had to be scored, the advantages, the judgement; what is there is not computed."""
     from workflows.steps import StepRunner
     from workflows.value_graph import ValueGraph, trained_models
 
@@ -104,17 +102,17 @@ def _compute(
         members = trained_models(runner.store, ensemble)
         scoring = graph.score_values(snapshot, members, ensemble.training)
         labelling = graph.advantages(snapshot, scoring, ensemble.training)
-        scores, labelled = runner.run_all([scoring, labelling])
+        judging = graph.judgement(snapshot, labelling, ensemble.training)
+        scores, labelled, judged = runner.run_all([scoring, labelling, judging])
         now = any(result.key == scores.key for result in runner.computed)
-    return int(scores.result["scored"]) if now else 0, labelled
+    return int(scores.result["scored"]) if now else 0, labelled, judged
 
 
-def summary(labelled: StepResult, value: ValueSettings) -> list[str]:
-    """What was computed, per task, and where it is."""
+def summary(labelled: StepResult, judged: StepResult, value: ValueSettings) -> list[str]:
+    """What was computed, per task, where it is, and the headline of the gate's verdict."""
     import json
 
-    from value_model.gate import GateReport
-    from workflows.step_files import ADVANTAGES_FILE, GATE_FILE, QUALITY_FILE
+    from workflows.step_files import ADVANTAGES_FILE, QUALITY_FILE
     from workflows.value_steps import scoring_run
 
     quality = json.loads((labelled.path / QUALITY_FILE).read_text())
@@ -135,13 +133,12 @@ def summary(labelled: StepResult, value: ValueSettings) -> list[str]:
         if value.n_seconds is not None
         else "to the episode's end"
     )
-    gate = GateReport.from_json((labelled.path / GATE_FILE).read_text())
     return [
         f"advantages: {ahead}, the best {value.positive_fraction:.0%} of each task's frames are positive, "
         "corrections always",
         *table(["task", "threshold", *(f"{source} positive" for source in sources)], rows).splitlines(),
         f"written: {labelled.path / ADVANTAGES_FILE}, and run {scoring_run(labelled.path)} for 'recap label'",
-        *gate.words()[:1],
+        str(judged.result["headline"]),
         "next: recap value check",
     ]
 
@@ -149,10 +146,11 @@ def summary(labelled: StepResult, value: ValueSettings) -> list[str]:
 def label_changes(found: Workspace, ensemble: ValueEnsemble, snapshot: Snapshot) -> list[str]:
     """What is labelled otherwise than when the value models were trained, and what follows from it."""
     from pipeline.label_snapshot import read_snapshot
+    from workflows.value_check import snapshot_path
 
     if ensemble.snapshot == snapshot.digest:
         return ["labels: the same as when the value models were trained"]
-    path = _snapshot_path(found, ensemble.snapshot)
+    path = snapshot_path(found, ensemble.snapshot)
     if path is None:
         return ["labels: which ones the value models were trained on is no longer known"]
     before = {row.episode_id: row.outcome for row in read_snapshot(path)}
@@ -171,10 +169,3 @@ def label_changes(found: Workspace, ensemble: ValueEnsemble, snapshot: Snapshot)
         if ids:
             lines.append(f"  {len(ids)} {what} ({', '.join(sorted(ids)[:3])}{', …' if len(ids) > 3 else ''})")
     return [*lines, "  'recap value train' lets the values follow"]
-
-
-def _snapshot_path(found: Workspace, digest: str) -> Path | None:
-    for path in (found.root / "snapshots").glob("labels-*.parquet"):
-        if digest.startswith(path.stem.removeprefix("labels-")):
-            return path
-    return None

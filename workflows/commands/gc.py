@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.errors import InputError
+from pipeline.errors import Failure, InputError
 from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption, existing_workspace, table
 from workflows.disk_usage import freed_by_removing, size_in_words
 from workflows.gc_plan import KEPT_BEFORE, WHY, Garbage, GcPlan, plan_gc
@@ -36,9 +36,11 @@ def gc(
     if dry_run and yes:
         raise InputError("--dry-run and --yes contradict each other: give one of them")
     found = existing_workspace(workspace)
+    remains: dict[Path, str] = {}
     if yes:
         with driver_lock(found.root):
-            plan, freed = collect(found, keep)
+            done = collect(found, keep)
+        plan, freed, remains = done.plan, done.freed, done.remains
     else:
         plan = plan_gc(found, keep)
         freed = freed_by_removing(one.path for one in plan.garbage)
@@ -46,6 +48,10 @@ def gc(
     size = size_in_words(sum(freed.values()))
     if yes:
         print(f"removed; {size} freed")
+        for path, why in remains.items():
+            print(f"not removed: {path}: {why}")
+        if remains:
+            raise Failure(f"{len(remains)} files or folders could not be removed, see above")
     elif plan.garbage:
         print(f"this would free {size}; nothing was removed: add --yes to do it")
 

@@ -31,6 +31,9 @@ def improve(
             "--accept-values", help="Go on with values that do not pass the gate; the report says so."
         ),
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say which steps are done, and which would run and why.")
+    ] = False,
 ) -> None:
     """One turn of the loop: learn values, judge them, condition, fine-tune, evaluate, promote, report.
 
@@ -39,8 +42,11 @@ def improve(
     the base policy, which is trained on the demonstrations first if there is none. Candidates are evaluated
     in simulation. Values that cannot be trusted end the turn with exit status 1 before anything is
     fine-tuned on them: what was found is printed and drawn in reports/values-<iteration>.html.
+
+    With --dry-run nothing is computed, and nothing written but the index of episodes in cache/.
     """
     from pipeline.site_config import load_site_config
+    from workflows.dry_run import dry_run as told
     from workflows.improvement import Loop, base_of
     from workflows.improvement import improve as turn
     from workflows.ledger import Ledger
@@ -62,6 +68,10 @@ def improve(
         value_steps=value_steps,
         starts=starts,
     )
+    if dry_run:
+        for line in told(found, settings, entries, accept_values=accept_values):
+            print(line)
+        return
     with StepRunner(found) as runner:
         loop = Loop(found, settings, runner, Ledger(found), accept_values)
         base = base_of(loop, [e.id for e in entries if e.info.policy_checkpoint is None])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -121,8 +122,9 @@ def add(
         tuple(given),
     )
     _check(schedule)
-    ScheduleStore(found.root).define(schedule, _now(), new=True)
-    _show(schedule)
+    store = ScheduleStore(found.root)
+    store.define(schedule, _now(), new=True)
+    _show(schedule, store.path)
 
 
 @app.command()
@@ -136,6 +138,9 @@ def change(
     grace: GraceOption = None,
     notify_command: NotifyCommandOption = None,
     notify_url: NotifyUrlOption = None,
+    no_options: Annotated[
+        bool, typer.Option("--no-options", help="Run 'recap improve' without options from now on.")
+    ] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
     """Changes from now on what is given, and nothing else; '' takes a text away. Writes schedules.sqlite.
@@ -144,6 +149,8 @@ def change(
     """
     from workflows.schedule_store import ScheduleStore
 
+    if no_options and options:
+        raise InputError("give options or --no-options, not both")
     store = ScheduleStore(existing_workspace(workspace).root)
     schedules = store.schedules()
     if name not in schedules:
@@ -156,12 +163,12 @@ def change(
         "grace_minutes": grace,
         "notify_command": notify_command,
         "notify_url": notify_url,
-        "options": tuple(options) if options else None,
+        "options": tuple(options or ()) if options or no_options else None,
     }
     schedule = replace(schedules[name], **{key: value for key, value in given.items() if value is not None})
     _check(schedule)
     store.define(schedule, _now(), new=False)
-    _show(schedule)
+    _show(schedule, store.path)
 
 
 @app.command()
@@ -196,7 +203,8 @@ def _check(schedule: Schedule) -> None:
     require_command(schedule.notify_command)
 
 
-def _show(schedule: Schedule) -> None:
+def _show(schedule: Schedule, database: Path) -> None:
+    from workflows.schedule_outside import writable_by_others
     from workflows.schedule_times import load_zone
 
     due = schedule.recurrence.next_after(_now()).astimezone(load_zone(schedule.time_zone))
@@ -204,6 +212,8 @@ def _show(schedule: Schedule) -> None:
     print(f"  at {schedule.cron} in {schedule.time_zone}; next {due:%Y-%m-%d %H:%M %Z}")
     print(f"  if {schedule.when or 'it is time'}; missed times: {schedule.missed}")
     print(f"  tells {schedule.target.words() or 'nobody'}")
+    if schedule.notify_command and (path := writable_by_others(database)) is not None:
+        print(f"  but no command is run while others can write {path}: 'chmod go-w' it, and own it")
 
 
 def _now() -> datetime:

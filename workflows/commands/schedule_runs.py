@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,12 +20,16 @@ if TYPE_CHECKING:
 
 def list_schedules(workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
     """The schedules, when each is due next, and how its last run ended. Reads schedules.sqlite only."""
+    from workflows.schedule_decisions import ahead_of_clock
     from workflows.schedule_store import ScheduleStore
     from workflows.schedule_times import load_zone
 
     store = ScheduleStore(existing_workspace(workspace).root)
-    rows = []
-    for name, schedule in store.schedules().items():
+    rows, notes = [], []
+    for name, definitions in store.definitions().items():
+        schedule = definitions[-1].schedule
+        if ahead := ahead_of_clock(store, definitions, _now()):
+            notes.append(f"{name}: {ahead}")
         zone = load_zone(schedule.time_zone)
         last = store.last_run(name)
         rows.append(
@@ -44,6 +49,8 @@ def list_schedules(workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
         )
     if rows:
         print(table(_LISTED, rows))
+    for note in notes:
+        print(note)
     print(f"{len(rows)} schedule{'' if len(rows) == 1 else 's'}")
 
 
@@ -91,7 +98,9 @@ def history(
         str | None, typer.Argument(metavar="NAME", help="Only of this schedule; default: of all.")
     ] = None,
     limit: Annotated[int, typer.Option(help="The newest so many.", min=1)] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="Everything that is noted, as JSON.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="All that is noted, secrets apart, as JSON.")
+    ] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
     """The newest runs and what became of them, oldest first. Reads schedules.sqlite only."""
@@ -107,7 +116,7 @@ def history(
                 "missed": run.missed,
                 "by_hand": run.by_hand,
                 "events": [
-                    {"kind": str(event.kind), "at": event.at.isoformat(), **event.document}
+                    {"kind": str(event.kind), "at": event.at.isoformat(), **_shown(event.document)}
                     for event in run.events
                 ],
             }
@@ -128,6 +137,15 @@ def history(
     if rows:
         print(table(("due (UTC)", "schedule", "outcome", "attempts", "reason"), rows))
     print(f"{len(rows)} run{'' if len(rows) == 1 else 's'}")
+
+
+def _shown(document: Mapping[str, Any]) -> dict[str, Any]:
+    from workflows.schedule import Schedule
+
+    return {
+        k: Schedule.shown(value) if k == "schedule" and isinstance(value, dict) else value
+        for k, value in document.items()
+    }
 
 
 def _reason(run: Run) -> str:

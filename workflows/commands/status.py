@@ -52,6 +52,8 @@ def status(
 def _show_picture(workspace: Workspace, seen: WorkspaceStatus) -> None:
     """What an operator wants to know at a glance: who drives, what is new, who is waited for, what next."""
     champion, waiting, value = seen.champion, seen.waiting, seen.value_model
+    for problem in seen.problems:
+        print(f"problem: {problem}")
     if seen.busy is not None:
         print(f"at work: process {seen.busy} works in this workspace now")
     if champion is None:
@@ -61,7 +63,8 @@ def _show_picture(workspace: Workspace, seen: WorkspaceStatus) -> None:
         print(f"champion: {champion.origin}, {verb} {_time(champion.promoted)}: {champion.reason}")
         print(f"          {champion.path}")
         steps = "1 step" if seen.champion_steps == 1 else f"{seen.champion_steps} steps"
-        print(f"          came from {steps}: see 'recap status --lineage'")
+        if seen.champion_steps:
+            print(f"          came from {steps}: see 'recap status --lineage'")
     if seen.iterations:
         print(f"new since the last iteration: {seen.new_episodes} episodes, {seen.new_labels} labels")
     waits = [
@@ -128,6 +131,8 @@ def _next(workspace: Workspace, seen: WorkspaceStatus) -> str:
     option = "" if workspace.root == DEFAULT_WORKSPACE else f" --workspace {workspace.root}"
     if seen.episodes == 0:
         return f"recap demo{option} (simulation), or recap record{option}"
+    if seen.problems:
+        return "mend what is said above"
     if seen.waiting.unlabelled:
         return f"recap label{option} ({_episodes(seen.waiting.unlabelled)} wait)"
     if seen.champion is None or not seen.iterations or seen.new_episodes or seen.new_labels:

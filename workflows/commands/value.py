@@ -69,7 +69,7 @@ def train(
     folds: Annotated[int | None, typer.Option(help="Parts that episodes are dealt into.", min=2)] = None,
     members: Annotated[int | None, typer.Option(help="Models a fold.", min=1)] = None,
     steps: Annotated[int | None, typer.Option(help="Gradient steps of each model.", min=1)] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda (CUDA_VISIBLE_DEVICES says which).")] = None,
     workers: Annotated[
         int | None, typer.Option(help="Processes that train each model together.", min=1)
     ] = None,

@@ -1,0 +1,48 @@
+"""Which GPU a step gets: Ray hands them out, one a process, and the process sees no other."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from pipeline.errors import InputError
+
+
+def gpus_to_reserve(device: str, workers: int) -> float:
+    """What a training step on ``device`` reserves: a GPU, so that no two models train on one at a time.
+
+    Nothing with several ``workers``, each of which reserves its own. Raises ``InputError`` for a certain one
+    of several GPUs, which nobody can ask Ray for.
+    """
+    if not device.startswith("cuda"):
+        return 0.0
+    number = device.partition(":")[2]
+    if number not in ("", "0"):
+        raise InputError(
+            f"value models are trained on the GPUs that Ray hands out, not on {device!r}: say cuda, and set "
+            f"CUDA_VISIBLE_DEVICES={number} to use that one alone"
+        )
+    return 1.0 if workers == 1 else 0.0
+
+
+def device_here(device: str) -> str:
+    """What torch calls ``device`` in this process: ``cuda`` where Ray gave it a GPU, the only one it sees."""
+    ray: Any = sys.modules.get("ray")
+    if not device.startswith("cuda") or ray is None or not ray.is_initialized():
+        return device
+    in_worker = ray.get_runtime_context().worker.mode == ray.WORKER_MODE
+    return "cuda" if in_worker and ray.get_gpu_ids() else device
+
+
+def require_gpu(device: str) -> None:
+    """Raises ``InputError`` where torch finds no such GPU in this process. Imports torch for a GPU only."""
+    if not device.startswith("cuda"):
+        return
+    import torch
+
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if (torch.device(device).index or 0) >= there:
+        raise InputError(
+            f"the value models were trained on {device!r}, and {there} GPUs were found here: score where "
+            "there is one, or see 'recap doctor'"
+        )
