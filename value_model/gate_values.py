@@ -95,7 +95,7 @@ def success_and_failure(
             return Check(name, "warn", auc, config.fail_auc, sentence)
         sentence = (
             f"{seen} (chance: 50, p = {number(p)}): they cannot tell them apart, so advantages mean nothing; "
-            "check the labels ('recap label review'), label more episodes, or train longer."
+            "look at the labels on the review page of 'recap label', label more episodes, or train longer."
         )
         return Check(name, "fail", auc, config.fail_auc, sentence)
 

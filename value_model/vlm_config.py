@@ -73,7 +73,8 @@ class VlmNetworkConfig:
         if not self.allow_download and not Path(self.backbone).is_dir():
             raise InputError(
                 f"value network: there is no folder {self.backbone!r}; give the folder of a downloaded "
-                "checkpoint, or set allow_download where this is an id on the Hugging Face Hub"
+                "checkpoint, or, where this is an id on the Hugging Face Hub, use --allow-download "
+                "(allow_download = true in recap.toml)"
             )
 
     def _check_shape(self) -> None:

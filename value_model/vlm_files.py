@@ -156,8 +156,8 @@ def _check_image_tower(folder: Path, shape: Any) -> None:
 def _download(config: VlmNetworkConfig) -> Path:
     if not config.allow_download:
         raise InputError(
-            f"the backbone {config.backbone} is gone: put the folder back, or set allow_download where "
-            "this is an id on the Hugging Face Hub"
+            f"the backbone {config.backbone} is gone: put the folder back, or, where this is an id on the "
+            "Hugging Face Hub, use --allow-download (allow_download = true in recap.toml)"
         )
     from huggingface_hub import snapshot_download
 

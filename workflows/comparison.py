@@ -51,6 +51,13 @@ class Performance:
     median_success_seconds: float | None
 
 
+# A candidate is better where the one-sided p-value on the same starts is below this: the decision and the
+# report's words ask the same.
+SIGNIFICANCE = 0.05
+# A candidate that is faster but fails more often by over this share is not promoted.
+LARGEST_SUCCESS_LOSS = 0.05
+
+
 @dataclass(frozen=True)
 class PairedDifference:
     """Candidate minus reference on the same starts; ``p_value`` is one-sided, for 'not better'."""

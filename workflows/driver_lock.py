@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import InputError
 from pipeline.file_lock import is_locked, locked
@@ -30,8 +32,7 @@ def driver_lock(root: Path) -> Iterator[int]:
                 "wait for it to end, or stop it"
             ) from None
         _end_leftovers(os.pread(descriptor, 2**16, 0))
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps({"driver": os.getpid()}).encode(), 0)
+        _note(descriptor, {"driver": os.getpid()})
         yield descriptor
 
 
@@ -58,8 +59,17 @@ def record_processes(lock: int) -> None:
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
             children.append([process.pid, process.create_time()])
+    _note(lock, {"driver": os.getpid(), "processes": children})
+
+
+def _note(lock: int, record: dict[str, Any]) -> None:
+    """Writes the record; without room for it the lock holds all the same, as for whoever makes room."""
     os.ftruncate(lock, 0)
-    os.pwrite(lock, json.dumps({"driver": os.getpid(), "processes": children}).encode(), 0)
+    try:
+        os.pwrite(lock, json.dumps(record).encode(), 0)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
 
 
 def _end_leftovers(record: bytes) -> None:

@@ -15,10 +15,18 @@ from pathlib import Path
 from pipeline.errors import Failure, InputError
 from pipeline.label_snapshot import Snapshot
 from pipeline.workspace import Workspace
-from workflows.comparison import Attempt, PairedDifference, Performance, paired_difference, performance
+from workflows.comparison import (
+    LARGEST_SUCCESS_LOSS,
+    SIGNIFICANCE,
+    Attempt,
+    PairedDifference,
+    Performance,
+    paired_difference,
+    performance,
+)
 from workflows.evaluation import read_attempts
 from workflows.ledger import Champion, Ledger
-from workflows.loop_graph import ASKED_NEGATIVE, BASE, CANDIDATE, CHAMPION, LoopGraph, TurnSteps
+from workflows.loop_graph import BASE, CANDIDATE, CHAMPION, LoopGraph, TurnSteps
 from workflows.report_graph import Decision, report_step, values_report_step
 from workflows.settings import LoopSettings
 from workflows.step_files import CHECKPOINT, DATASET, REPORT_FILE
@@ -29,10 +37,6 @@ from workflows.turn_labels import freeze_labels, label_simulated, require_both_o
 from workflows.value_ensemble import ValueEnsemble
 from workflows.value_gate import GateClosed, GateVerdict, keep_ensemble, read_gate, verdict
 from workflows.value_graph import AnyStep
-
-SIGNIFICANCE = 0.05
-# A candidate that is faster but fails more often by over this share is not promoted.
-LARGEST_SUCCESS_LOSS = 0.05
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,7 @@ def known_base(store: StepStore, ledger: Ledger) -> StepResult | None:
     base = store.find(history[0])
     if base is None:
         raise InputError(f"the base policy {history[0].path} is gone: put it back, or start a new workspace")
+    require_whole(store, base, "or start a new workspace")
     return base
 
 
@@ -187,16 +192,9 @@ def compared(attempts: Mapping[str, list[Attempt]]) -> dict[str, PairedDifferenc
 def learn_values(loop: Loop, snapshot: Snapshot, turn: TurnSteps) -> GateVerdict:
     """Trains the value models, scores every frame and has the values judged: the gate of the turn.
 
-    What needs no values (filtered BC, the evaluations of the others, the dataset's videos) is started with
-    it, so that no core is idle, and is not waited for.
+    Nothing else of the turn is started before: where the gate closes, nothing else is needed.
     """
-    needs_values = (CANDIDATE, ASKED_NEGATIVE)
-    others = [part for name, parts in turn.evaluations.items() if name not in needs_values for part in parts]
-    others += [step for step in turn.dataset.upstream() if step.key != turn.advantages.key]
-    # Where the verdict is known, it may be that none of them will be needed.
-    if loop.runner.store.find(turn.gate) is None:
-        for step in [*turn.cache, *turn.members, turn.filtered, turn.scores, turn.gate, *others]:
-            loop.runner.submit(step)
+    loop.runner.run_all(turn.cache)
     members = loop.runner.run_all(turn.members)
     judged = loop.runner.run(turn.gate)
     parameters = turn.scores.parameters
@@ -215,6 +213,13 @@ def learn_values(loop: Loop, snapshot: Snapshot, turn: TurnSteps) -> GateVerdict
     return verdict(report, quick=loop.settings.quick, accepted=loop.accept_values)
 
 
+def require_whole(store: StepStore, policy: StepResult, otherwise: str) -> None:
+    """Raises ``InputError`` where a policy's files are gone or changed: now, not after a night's work."""
+    damaged = store.verify(policy)
+    if damaged:
+        raise InputError(f"{damaged[0]} is gone or was changed: put it back from a copy, {otherwise}")
+
+
 def add_champion(
     graph: LoopGraph, store: StepStore, ledger: Ledger, turn: TurnSteps, base: AnyStep, iteration: int
 ) -> str:
@@ -224,7 +229,8 @@ def add_champion(
         return BASE
     champion = store.find(before[-1])
     if champion is None:
-        raise InputError(f"the champion {before[-1].path} is gone: put it back, or start a new workspace")
+        raise InputError(f"the champion {before[-1].path} is gone: put it back, or see 'recap rollback'")
+    require_whole(store, champion, "or see 'recap rollback'")
     turn.evaluations[CHAMPION] = graph.evaluation(champion, "positive", CHAMPION)
     turn.checkpoints[CHAMPION] = champion
     return CHAMPION

@@ -13,7 +13,7 @@ from pipeline.episode import Outcome, Source
 from pipeline.prompts import NONE, POSITIVE
 from value_model.advantages import Reason
 from workflows.comparison import PairedDifference, Performance
-from workflows.report_words import estimate_text, number, p_text, percent, signed, tone
+from workflows.report_words import estimate_text, is_narrow, number, p_text, percent, signed, tone
 
 SOURCE_NAMES = {
     Source.TELEOP: "teleoperation",
@@ -72,21 +72,21 @@ def performance_rows(performances: Mapping[str, Performance]) -> list[dict[str, 
 
 
 def difference_rows(differences: Mapping[str, PairedDifference]) -> list[dict[str, str]]:
-    """One row per comparison on the same starts."""
+    """One row per comparison on the same starts; the verdict is by the test that decides on promotion."""
     words = {"good": "better", "bad": "worse", "unclear": "not clear"}
     rows = []
     for name, d in differences.items():
         rate, hour = d.success_rate, d.successes_per_hour
         points = f"{signed(100 * rate.value)} ({signed(100 * rate.low)} to {signed(100 * rate.high)})"
         per_hour = f"{signed(hour.value)} ({signed(hour.low)} to {signed(hour.high)})"
-        found = tone(hour)
+        found = tone(d)
         rows.append(
             {
                 "name": name,
                 "points": points,
                 "per_hour": per_hour,
                 "p": p_text(d.p_value),
-                "verdict": words[found],
+                "verdict": "better, only just" if is_narrow(d) else words[found],
                 "tone": found,
             }
         )

@@ -6,7 +6,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from workflows.comparison import Estimate, PairedDifference, Performance
+from workflows.comparison import (
+    LARGEST_SUCCESS_LOSS,
+    SIGNIFICANCE,
+    Estimate,
+    PairedDifference,
+    Performance,
+)
 
 NBSP = "\u00a0"
 MINUS = "\u2212"
@@ -33,7 +39,23 @@ class Headline:
     tone: str
 
 
-def tone(difference: Estimate) -> str:
+def tone(difference: PairedDifference) -> str:
+    """What became of the throughput, by the test that decides on promotion.
+
+    ``good`` where the one-sided p-value is below :data:`SIGNIFICANCE`; ``bad`` where the whole 95 % interval
+    lies below zero; else ``unclear``.
+    """
+    if difference.p_value < SIGNIFICANCE:
+        return "good"
+    return "bad" if difference.successes_per_hour.high < 0 else "unclear"
+
+
+def is_narrow(difference: PairedDifference) -> bool:
+    """Whether it is better by the one-sided test, though its two-sided 95 % interval touches zero."""
+    return difference.p_value < SIGNIFICANCE and difference.successes_per_hour.low <= 0
+
+
+def _interval_tone(difference: Estimate) -> str:
     """``good`` or ``bad`` where the whole 95 % interval lies on one side of zero, else ``unclear``."""
     if difference.low > 0:
         return "good"
@@ -74,8 +96,12 @@ def estimate_text(estimate: Estimate, *, share: bool = False) -> str:
 
 
 def p_text(p_value: float) -> str:
-    """``p < 0.001`` or ``p = 0.03``."""
-    return f"p{NBSP}<{NBSP}0.001" if p_value < 0.001 else f"p{NBSP}={NBSP}{p_value:.2g}"
+    """``p < 0.001`` or ``p = 0.03``; rounding never hides on which side of :data:`SIGNIFICANCE` it lies."""
+    if p_value < 0.001:
+        return f"p{NBSP}<{NBSP}0.001"
+    text = f"{p_value:.2g}"
+    sign = "<" if p_value < SIGNIFICANCE <= float(text) else "="
+    return f"p{NBSP}{sign}{NBSP}{text}"
 
 
 def duration(seconds: float | None) -> str:
@@ -98,20 +124,37 @@ def headline(
     reference: str,
     difference: PairedDifference | None,
 ) -> Headline:
-    """What happened, in one sentence that claims no more than the interval of the difference allows."""
+    """What happened, in one sentence that claims what the decision's own test allows, and no more.
+
+    Where only the one-sided test speaks for the candidate, it says how sure that is; where the candidate is
+    faster but fails too often to be promoted, it says both.
+    """
     new, old = performances[candidate], performances[reference]
     per_hour = new.successes_per_hour.value
     before = old.successes_per_hour.value
     digits = rate_digits(min(per_hour, before))
     shown, shown_before = number(per_hour, digits), number(before, digits)
-    mood = tone(difference.successes_per_hour) if difference is not None else "unclear"
-    if mood == "good" and before > 0:
+    mood = tone(difference) if difference is not None else "unclear"
+    chance = narrow_text(difference)
+    lost = _lost_points(difference)
+    if mood == "good" and lost:
+        sentence = (
+            f"{candidate} is faster but less reliable than {reference}: {shown} successes per hour against "
+            f"{shown_before}{chance}, but {lost} points fewer attempts succeed."
+        )
+        mood = "unclear"
+    elif mood == "good" and before > 0 and chance:
+        sentence = (
+            f"{candidate} gets more done than {reference}{chance}: "
+            f"{shown} successes per hour, up from {shown_before}."
+        )
+    elif mood == "good" and before > 0:
         sentence = (
             f"{candidate} gets {per_hour / before:.1f}× as much done as {reference}: "
             f"{shown} successes per hour, up from {shown_before}."
         )
     elif mood == "good":
-        sentence = f"{candidate} succeeds {shown} times per hour, where {reference} never did."
+        sentence = f"{candidate} succeeds {shown} times per hour, where {reference} never did{chance}."
     elif mood == "bad":
         sentence = (
             f"{candidate} gets less done than {reference}: "
@@ -127,6 +170,20 @@ def headline(
         f"{old.successes} of {old.attempts}."
     )
     return Headline(sentence, detail, mood)
+
+
+def narrow_text(difference: PairedDifference | None) -> str:
+    """How sure "better" is, where it is only just so; else nothing."""
+    if difference is None or not is_narrow(difference):
+        return ""
+    return f" (a little surer than chance: {p_text(difference.p_value)})"
+
+
+def _lost_points(difference: PairedDifference | None) -> str:
+    """The loss of success rate in points, where it is too large to be promoted; else nothing."""
+    if difference is None or -difference.success_rate.value <= LARGEST_SUCCESS_LOSS:
+        return ""
+    return number(-100 * difference.success_rate.value)
 
 
 def tiles(
@@ -162,7 +219,7 @@ def _success_tile(
         percent(new.success_rate.value),
         change,
         interval,
-        tone(difference.success_rate) if difference is not None else "unclear",
+        _interval_tone(difference.success_rate) if difference is not None else "unclear",
     )
 
 
@@ -182,5 +239,5 @@ def _throughput_tile(
         number(after, digits),
         change,
         interval,
-        tone(difference.successes_per_hour) if difference is not None else "unclear",
+        tone(difference) if difference is not None else "unclear",
     )

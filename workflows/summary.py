@@ -10,6 +10,7 @@ from workflows.comparison import Estimate, Performance
 from workflows.improvement import TurnResult
 from workflows.ledger import Champion
 from workflows.loop_graph import ASKED_NEGATIVE, CANDIDATE, FILTERED
+from workflows.report_words import narrow_text, tone
 from workflows.value_gate import GateClosed
 
 
@@ -92,9 +93,12 @@ def _of(champion: Champion) -> str:
 def _against_filtered(result: TurnResult) -> Iterator[str]:
     if FILTERED not in result.against:
         return
-    gap = result.against[FILTERED].successes_per_hour
-    verdict = "more than" if gap.low > 0 else "fewer than" if gap.high < 0 else "not clearly different from"
-    yield f"Against {FILTERED}, on the same starts: {_interval(gap, 1, '')} per hour, {verdict} {FILTERED}."
+    difference = result.against[FILTERED]
+    gap = difference.successes_per_hour
+    words = {"good": "more than", "bad": "fewer than", "unclear": "not clearly different from"}
+    verdict, chance = words[tone(difference)], narrow_text(difference)
+    compared = f"Against {FILTERED}, on the same starts: {_interval(gap, 1, '')} per hour"
+    yield f"{compared}, {verdict} {FILTERED}{chance}."
 
 
 def _indicator_sentence(result: TurnResult) -> Iterator[str]:

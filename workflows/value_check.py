@@ -1,172 +1,213 @@
-"""``recap value check``: what the gate says about the values that the workspace has.
+"""``recap value check``: what the gate says about the values that the workspace has now.
 
-The workspace's value models (``value-model.json``) are judged by the newest advantages that they were
-scored for: the gate's report on those, where there is one under the bounds that ``recap.toml`` has now, else
-the gate is asked now. Where there are no such advantages, what is not scored yet is scored first. Without
-value models the newest advantages speak for themselves.
+The verdict is on the models in ``value-model.json``, under the labels, episodes, ``[value]`` and ``[gate]``
+of now. A report that is stored is repeated only where it was made from exactly those, by the same code: then
+the step that would make it has its key. Otherwise the gate is asked now, after scoring what has no values.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pipeline.errors import InputError
-from pipeline.site_config import SiteConfig, load_site_config
+from pipeline.label_snapshot import Snapshot
+from pipeline.site_config import load_site_config
 from pipeline.workspace import Workspace
 from value_model.gate_config import GateConfig
 from value_model.gate_report import EpisodeFacts, GateReport
 from workflows.settings import FULL, ValueSettings, settings_from_site
 from workflows.step_files import JUDGEMENT
-from workflows.step_recipe import ExternalInput, StepAddress
 from workflows.step_store import StepResult, StepStore
-from workflows.value_ensemble import ValueEnsemble, ensemble_path, load_ensemble
+from workflows.turn_labels import freeze_labels
+from workflows.value_ensemble import ValueEnsemble, load_ensemble
 from workflows.value_gate import read_gate
-from workflows.value_graph import trained_models
+from workflows.value_graph import ValueGraph, trained_models
 from workflows.value_judgement import judge_advantages
 
 PASSED, FAILED = 0, 1
 
 
+@dataclass(frozen=True)
+class JudgedValues:
+    """What a verdict belongs to. ``trained``: when the newest of the models was written, ISO 8601, UTC."""
+
+    value: ValueSettings
+    bounds: GateConfig
+    ensemble: ValueEnsemble
+    snapshot: Snapshot
+    trained: str
+
+    def words(self) -> str:
+        """One line for a person."""
+        episodes = len(self.snapshot.rows)
+        return (
+            f"{look_ahead(self.value)}, the best {self.value.positive_fraction:.0%} positive, {episodes} "
+            f"episode{'' if episodes == 1 else 's'} (labels {self.snapshot.digest[:16]}), models trained "
+            f"{self.trained[:16].replace('T', ' ')} UTC (labels {self.ensemble.snapshot[:16]})"
+        )
+
+    def document(self) -> dict[str, Any]:
+        """The same as JSON; ``n_step`` and ``n_seconds`` are both null where all look to the end."""
+        return {
+            "n_step": self.value.n_step,
+            "n_seconds": self.value.n_seconds,
+            "positive_fraction": self.value.positive_fraction,
+            "episodes": len(self.snapshot.rows),
+            "labels": self.snapshot.digest,
+            "trained": self.trained,
+            "trained_on_labels": self.ensemble.snapshot,
+        }
+
+
+def look_ahead(value: ValueSettings) -> str:
+    """How far advantages look ahead, in words."""
+    if value.n_step is not None:
+        return f"{value.n_step} frame{'' if value.n_step == 1 else 's'} ahead"
+    return f"{value.n_seconds:g} s ahead" if value.n_seconds is not None else "to the end of every episode"
+
+
 def check_values(workspace: Workspace, *, as_json: bool = False, say: Callable[[str], None] = print) -> int:
     """Says what the gate found; 0 where the values passed (warnings allowed), else 1.
 
-    ``as_json``: one JSON object instead of words. Raises ``InputError`` where there is nothing to judge: no
-    value models and no advantages, or no episode with an outcome.
+    ``as_json``: one JSON object instead of words. Raises ``InputError`` for a ``recap.toml`` that cannot be
+    used, for models that are gone or damaged, and where there is no episode with an outcome.
     """
-    report, origin = _report(workspace)
+    judged = _judged_now(workspace)
+    report, origin = _report(workspace, judged)
     if as_json:
-        say(report.to_json())
+        document = {**json.loads(report.to_json()), "origin": origin, "judged": judged.document()}
+        say(json.dumps(document, allow_nan=False, indent=1))
     else:
-        say(origin)
+        say(f"{origin}:\n  {judged.words()}")
         for line in report.words():
             say(line)
     return PASSED if report.passed else FAILED
 
 
-def _report(workspace: Workspace) -> tuple[GateReport, str]:
-    ensemble = load_ensemble(workspace) if ensemble_path(workspace).exists() else None
-    for step in _newest(workspace, "advantages"):
-        if ensemble is not None and not _is_of(workspace, step, ensemble):
-            continue
-        found = _of_advantages(workspace, step)
-        if found is not None:
-            return found
-    if ensemble is None:
-        raise InputError(
-            f"{workspace.root} has no values to judge: train value models with 'recap value train', or run "
-            "'recap improve'"
-        )
-    return judge_ensemble(workspace, ensemble), "The workspace's value models, judged now:"
+def _judged_now(workspace: Workspace) -> JudgedValues:
+    """What there is to judge, after looking at every input: settings, models with their weights, labels."""
+    from value_model.advantages import AdvantageConfig
+    from value_model.checkpoint import verify_weights
+
+    site = load_site_config(workspace.config_path)
+    value = settings_from_site(FULL, site).value
+    with site.named_in_errors():
+        bounds = GateConfig.from_site(site.gate)
+        AdvantageConfig(value.n_step, value.positive_fraction, value.n_seconds)
+    ensemble = load_ensemble(workspace)
+    for member in ensemble.members:
+        verify_weights(member)
+    ids = [entry.id for entry in workspace.list_episodes()]
+    if not ids:
+        raise InputError(f"there are no episodes in {workspace.episodes}: record some with 'recap record'")
+    snapshot = freeze_labels(workspace, ids)
+    if all(row.outcome is None for row in snapshot.rows):
+        raise InputError("no episode is labelled success or failure: label some with 'recap label'")
+    return JudgedValues(value, bounds, ensemble, snapshot, _trained_at(workspace, ensemble))
+
+
+def _trained_at(workspace: Workspace, ensemble: ValueEnsemble) -> str:
+    """When the last of the models was finished: by its step's manifest, or else by its record's file."""
+    from value_model.checkpoint import RECORD_NAME
+
+    times = []
+    for member, source in zip(
+        ensemble.members, trained_models(StepStore(workspace.steps), ensemble), strict=True
+    ):
+        if isinstance(source, StepResult):
+            times.append(datetime.fromisoformat(str(source.manifest["finished"])))
+        else:
+            times.append(datetime.fromtimestamp((member / RECORD_NAME).stat().st_mtime, UTC))
+    return max(time.astimezone(UTC) for time in times).isoformat(timespec="seconds")
+
+
+def _report(workspace: Workspace, judged: JudgedValues) -> tuple[GateReport, str]:
+    settings = replace(
+        FULL,
+        value=judged.value,
+        recording=replace(FULL.recording, image_size=judged.ensemble.image_size),
+    )
+    graph, store, training = (
+        ValueGraph(workspace, settings),
+        StepStore(workspace.steps),
+        judged.ensemble.training,
+    )
+    scoring = graph.score_values(judged.snapshot, trained_models(store, judged.ensemble), training)
+    labelling = graph.advantages(judged.snapshot, scoring, training)
+    stored = store.find(graph.judgement(judged.snapshot, labelling, training))
+    report = read_gate(stored.path) if stored is not None else None
+    if stored is not None and report is not None:
+        return report, f"The gate's report in {stored.path}"
+    labelled = store.find(labelling)
+    if labelled is None:
+        return _judge_models(workspace, judged), "The workspace's value models, judged now"
+    report = judge_advantages(
+        workspace.root,
+        judged.snapshot.path,
+        labelled.path,
+        image_size=judged.ensemble.image_size,
+        training=training,
+        gate=load_site_config(workspace.config_path).gate,
+        positive_fraction=judged.value.positive_fraction,
+    )
+    return report, f"The values in {labelled.path}, judged now"
 
 
 def newest_judgements(workspace: Workspace) -> list[StepResult]:
     """The published steps that hold a report of the gate's, the newest first."""
-    return _newest(workspace, JUDGEMENT)
-
-
-def _newest(workspace: Workspace, name: str) -> list[StepResult]:
-    found = StepStore(workspace.steps).published(name)
+    found = StepStore(workspace.steps).published(JUDGEMENT)
     return sorted(found, key=lambda step: str(step.manifest["finished"]), reverse=True)
 
 
-def _of_advantages(workspace: Workspace, advantages: StepResult) -> tuple[GateReport, str] | None:
-    """The gate's report on an advantages step and where it is from; ``None`` where it cannot be asked."""
-    site = load_site_config(workspace.config_path)
-    with site.named_in_errors():
-        bounds = GateConfig.from_site(site.gate)
-    address = f"{advantages.name}/{advantages.key}"
-    judged = [
-        step for step in newest_judgements(workspace) if step.manifest["inputs"].get("advantages") == address
-    ]
-    # Advantages from before the gate was a step of its own hold the report themselves.
-    for step in [*judged, advantages]:
-        report = read_gate(step.path)
-        if report is not None and _bounds(step.manifest["parameters"].get("gate")) == bounds:
-            return report, f"The gate's report in {step.path}:"
-    parameters = advantages.manifest["parameters"]
-    digest = advantages.manifest["inputs"].get("snapshot", "").removeprefix("external:")
-    snapshot = snapshot_path(workspace, digest)
-    if snapshot is None or not {"training", "advantage", "image_size"} <= set(parameters):
-        return None
-    report = judge_advantages(
-        workspace.root,
-        snapshot,
-        advantages.path,
-        image_size=parameters["image_size"],
-        training=parameters["training"],
-        gate=site.gate,
-        positive_fraction=parameters["advantage"]["positive_fraction"],
-    )
-    return report, f"The values in {advantages.path}, judged now, by the bounds that hold now:"
+def _judge_models(workspace: Workspace, judged: JudgedValues) -> GateReport:
+    """Scores what the models have not scored, and asks the gate, under the labels of now.
 
-
-def _bounds(said: dict[str, float] | None) -> GateConfig | None:
-    """The bounds that a step was given; ``None`` where they are those of another version."""
-    try:
-        return GateConfig.from_site(said or {})
-    except InputError:
-        return None
-
-
-def judge_ensemble(workspace: Workspace, ensemble: ValueEnsemble) -> GateReport:
-    """Scores what the ensemble has not scored, and asks the gate, under the labels that it was trained on.
-
-    Those labels decided which models an episode is held out from. Raises ``InputError`` where the snapshot
-    of them is gone.
+    The same as the steps of ``recap advantages`` compute, without leaving any.
     """
     from pipeline.frame_cache import FrameCache
-    from pipeline.label_snapshot import read_snapshot
     from value_model.advantages import AdvantageConfig, label_frames
+    from value_model.checkpoint import agreed_scales, read_record
     from value_model.comparators import BASELINES
     from value_model.gate import judge
-    from value_model.returns import usable_outcomes
+    from value_model.returns import task_scales, trained_penalty, unit_factors, usable_outcomes
     from value_model.training_config import ValueTrainingConfig
     from workflows.scoring_pool import score_workspace
     from workflows.snapshot_table import snapshot_table
 
-    snapshot = snapshot_of(workspace, ensemble)
-    ids = [row.episode_id for row in read_snapshot(snapshot)]
-    scored = score_workspace(workspace, ensemble, ids)
+    ensemble, value = judged.ensemble, judged.value
+    scored = score_workspace(workspace, ensemble, [row.episode_id for row in judged.snapshot.rows])
     scored.require_all()
-    table, rows = snapshot_table(workspace.root, snapshot, ensemble.image_size, preload=False)
+    table, rows = snapshot_table(workspace.root, judged.snapshot.path, ensemble.image_size, preload=False)
     values = table.scores(FrameCache(workspace.cache, ensemble.image_size), scored.run, "value")
     outcomes = usable_outcomes(
         {row.episode_id: row.outcome for row in rows}, [row.episode_id for row in rows if row.truncated]
     )
     config = ValueTrainingConfig.from_parameters(ensemble.training)
-    site = load_site_config(workspace.config_path)
-    asked = _value_settings(site)
-    advantage = AdvantageConfig(
-        horizon=asked.n_step, horizon_s=asked.n_seconds, positive_fraction=asked.positive_fraction
-    )
-    labelled = label_frames(table, values, outcomes, config.failure_penalty, advantage)
-    with site.named_in_errors():
-        bounds = GateConfig.from_site(site.gate)
+    trained = agreed_scales([read_record(member) for member in ensemble.members])
+    # Values are in the unit of their training, returns in that of the labels of now.
+    penalty = trained_penalty(table, outcomes, config.failure_penalty, trained)
+    config = replace(config, failure_penalty=penalty)
+    factors = unit_factors(table, task_scales(table, outcomes, penalty), trained)
+    values = np.clip(np.asarray(values) * factors, -1.0, 0.0)
+    advantage = AdvantageConfig(value.n_step, value.positive_fraction, value.n_seconds)
     return judge(
         table,
-        np.asarray(values),
+        values,
         outcomes,
-        labelled,
-        config.failure_penalty,
+        label_frames(table, values, outcomes, penalty, advantage),
+        penalty,
         {rival.name: rival.score(table, outcomes, config) for rival in BASELINES},
         EpisodeFacts.of_rows(rows),
-        bounds,
-        asked.positive_fraction,
+        judged.bounds,
+        value.positive_fraction,
     )
-
-
-def snapshot_of(workspace: Workspace, ensemble: ValueEnsemble) -> Path:
-    """The frozen labels that the models were trained on. Raises ``InputError`` where they are gone."""
-    path = snapshot_path(workspace, ensemble.snapshot)
-    if path is None:
-        raise InputError(
-            f"the labels that the value models were trained on ({ensemble.snapshot[:16]}) are not in "
-            f"{workspace.root / 'snapshots'}: train new ones with 'recap value train'"
-        )
-    return path
 
 
 def snapshot_path(workspace: Workspace, digest: str) -> Path | None:
@@ -175,20 +216,3 @@ def snapshot_path(workspace: Workspace, digest: str) -> Path | None:
         if digest.startswith(path.stem.removeprefix("labels-")):
             return path
     return None
-
-
-def _value_settings(site: SiteConfig) -> ValueSettings:
-    return settings_from_site(FULL, site).value
-
-
-def _is_of(workspace: Workspace, step: StepResult, ensemble: ValueEnsemble) -> bool:
-    """Whether the step's values are those of these models: its scores name them."""
-    store = StepStore(workspace.steps)
-    scores = store.find(StepAddress.parse(step.manifest["inputs"].get("scores", "/")))
-    if scores is None:
-        return False
-    members = {
-        f"external:{model.digest}" if isinstance(model, ExternalInput) else f"{model.name}/{model.key}"
-        for model in trained_models(store, ensemble)
-    }
-    return members == set(scores.manifest["inputs"]["members"])

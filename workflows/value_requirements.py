@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 
 from pipeline.errors import InputError
 from pipeline.label_snapshot import Snapshot
@@ -42,6 +43,27 @@ def require_outcomes(snapshot: Snapshot, folds: int) -> Counter[str]:
                 f"label {folds} or more as {outcome}, or use fewer folds"
             )
     return found
+
+
+def require_backbone(value: ValueSettings) -> None:
+    """Raises ``InputError`` where the backbone is no folder and may not be fetched; loads nothing for it."""
+    if value.network == "vlm" and not value.allow_download and not Path(value.backbone).is_dir():
+        raise InputError(
+            f"there is no folder {value.backbone!r}: give the folder of a downloaded checkpoint, or, where "
+            "this is an id on the Hugging Face Hub, use --allow-download (allow_download = true in "
+            "recap.toml)"
+        )
+
+
+def penalty_warning(penalty: float | Mapping[str, float]) -> str | None:
+    """A line on a failure penalty that does not put failures below successes; ``None`` where it does."""
+    least = min(penalty.values(), default=1.0) if isinstance(penalty, Mapping) else penalty
+    if least >= 1:
+        return None
+    return (
+        f"warning: failure_penalty is {least:g}, below 1: frames of a failure may be worth more than frames "
+        "of a slow success; set it to 1 or more in [value] of recap.toml and train again"
+    )
 
 
 def require_device(value: ValueSettings, cluster: Mapping[str, float] | None = None) -> None:

@@ -110,7 +110,8 @@ def test_an_unlabelled_episode_is_scored_by_every_model_and_a_labelled_one_by_it
         allowed = [by_path[p][rows] for _, _, p in checkpoints if episode_id not in read_record(p).seen]
         assert len(allowed) == 1
         np.testing.assert_allclose(values[rows], allowed[0], atol=1e-5)
-    newcomer = replace(table, episode_ids=[f"new-{i}" for i in table.episode_ids])
+    new = [f"new-{i}" for i in table.episode_ids]
+    newcomer = replace(table, episode_ids=new, contents=new)
     np.testing.assert_allclose(
         score(newcomer, checkpoints, SMALL), np.mean(list(by_path.values()), axis=0), atol=1e-5
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,14 @@ import torch
 
 from pipeline.errors import InputError
 from tests.value_model.synthetic import BLUE, RED, make_table
-from value_model.checkpoint import RECORD_NAME, ModelRecord, load_network, read_record, save_checkpoint
+from value_model.checkpoint import (
+    RECORD_NAME,
+    ModelRecord,
+    load_network,
+    read_record,
+    save_checkpoint,
+    verify_weights,
+)
 from value_model.inputs import check_table, episode_tokens
 from value_model.network import (
     SmallNetworkConfig,
@@ -82,7 +91,8 @@ def test_a_saved_network_is_the_same_again(tmp_path: Path) -> None:
     network.fit_inputs(torch.randn(9, 3))
     save_checkpoint(tmp_path, network, ModelRecord(1, 0, ("a", "b"), SMALL, {"x": 1}, 5, 0.5, None))
     record = read_record(tmp_path)
-    assert record == ModelRecord(1, 0, ("a", "b"), SMALL, {"x": 1}, 5, 0.5, None)
+    digest = hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
+    assert record == ModelRecord(1, 0, ("a", "b"), SMALL, {"x": 1}, 5, 0.5, None, weights_sha256=digest)
     torch.manual_seed(3)
     loaded = load_network(tmp_path, record)
     assert not loaded.training
@@ -120,14 +130,42 @@ def test_damaged_records_and_weights_are_refused(tmp_path: Path) -> None:
     record = read_record(tmp_path)
     weights = tmp_path / "model.safetensors"
     whole = weights.read_bytes()
-    for content in (b"", whole[:200], whole[: len(whole) // 2]):
+    overwritten = whole[:-40] + bytes(8) + whole[-32:]
+    assert overwritten != whole
+    for content in (b"", whole[:200], whole[: len(whole) // 2], overwritten):
         weights.write_bytes(content)
-        with pytest.raises(InputError, match=r"do not fit its value\.json"):
+        with pytest.raises(InputError, match=r"model\.safetensors is damaged: .* delete that step's folder"):
             load_network(tmp_path, record)
+        with pytest.raises(InputError, match=re.escape(f"folder ({tmp_path}) and run 'recap value train'")):
+            verify_weights(tmp_path)
+    # Where a step trained the model, it is the step's folder that has to go.
+    step = tmp_path / "step"
+    save_checkpoint(step / "checkpoint", small(), record)
+    (step / "manifest.json").write_text("{}")
+    verify_weights(step / "checkpoint")
+    (step / "checkpoint/model.safetensors").unlink()
+    with pytest.raises(InputError, match="cannot be read") as caught:
+        load_network(step / "checkpoint", record)
+    assert f"folder ({step}) and" in str(caught.value) and "\n" not in str(caught.value)
     for text in ("", "[]", '{"format_version": 1}', '{"format_version": 1, "network": {"kind": "huge"}}'):
         (tmp_path / RECORD_NAME).write_text(text)
         with pytest.raises(InputError):
             read_record(tmp_path)
+
+
+def test_records_from_before_weights_had_a_digest_load(tmp_path: Path) -> None:
+    network = small()
+    save_checkpoint(tmp_path, network, ModelRecord(0, 0, (), SMALL, {}, 1, 0.1, 0.2))
+    document = json.loads((tmp_path / RECORD_NAME).read_text())
+    assert document.pop("weights_sha256")
+    (tmp_path / RECORD_NAME).write_text(json.dumps(document))
+    verify_weights(tmp_path)
+    loaded = load_network(tmp_path, read_record(tmp_path))
+    assert torch.equal(loaded(*inputs(loaded)), network.eval()(*inputs(network)))
+    whole = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(whole[:200])
+    with pytest.raises(InputError, match=r"cannot be read .* delete that step's folder"):
+        load_network(tmp_path, read_record(tmp_path))
 
 
 def test_configurations_survive_json() -> None:

@@ -218,7 +218,7 @@ def test_a_model_that_nothing_is_known_of_is_refused(tmp_path: Path) -> None:
     ("changes", "said"),
     [
         ({"backbone": ""}, "name its backbone"),
-        ({"backbone": "lab/some-model"}, "set allow_download"),
+        ({"backbone": "lab/some-model"}, "use --allow-download"),
         ({"tune": "half"}, "tune 'half'"),
         ({"precision": "float16"}, "precision 'float16'"),
         ({"lora_rank": 0}, "LoRA of rank 0"),

@@ -117,37 +117,20 @@ def test_another_bound_asks_the_gate_again_and_computes_nothing_else(
         # Before the step has run, the check asks the gate itself, by the bounds of now.
         anew: list[str] = []
         assert check_values(lab, say=anew.append) == 1
-        assert "judged now" in anew[0] and any("values vary" in line for line in anew)
+        assert "judged now:" in anew[0] and any("values vary" in line for line in anew)
         assert {(step.name, step.key) for step in StepStore(lab.steps).published()} == before
         said = run(lab, capsys)
         after = {(step.name, step.key) for step in StepStore(lab.steps).published()}
         ((name, key),) = after - before
         assert name == "judge_values"
         assert "The values cannot be trusted" in said
+        failed = [line for line in anew if line.startswith("  STOP  ")]
+        assert failed and all(line in said.splitlines() for line in failed)
         told: list[str] = []
         assert check_values(lab, say=told.append) == 1
         assert str(lab.steps / name / key) in told[0] and told[1:] == anew[1:]
     finally:
         lab.config_path.unlink()
-
-
-def test_advantages_from_before_the_gate_was_a_step_speak_for_themselves(
-    lab: Workspace, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    run_afresh(lab, capsys)
-    root = tmp_path / "lab"
-    shutil.copytree(lab.root, root, symlinks=True)
-    old = Workspace(root)
-    (judgement,) = newest_judgements(old)
-    advantages = old.steps / judgement.manifest["inputs"]["advantages"]
-    (judgement.path / "gate.json").rename(advantages / "gate.json")
-    shutil.rmtree(judgement.path)
-    manifest = json.loads((advantages / "manifest.json").read_text())
-    manifest["parameters"]["gate"] = {}
-    (advantages / "manifest.json").write_text(json.dumps(manifest))
-    told: list[str] = []
-    check_values(old, say=told.append)
-    assert told[0] == f"The gate's report in {advantages}:"
 
 
 def test_options_change_what_is_looked_at_and_nothing_is_scored_for_them(
@@ -165,7 +148,12 @@ def test_options_change_what_is_looked_at_and_nothing_is_scored_for_them(
     assert newest(lab) != half
     for name in columns:  # 0.5 s at 10 Hz
         np.testing.assert_array_equal(in_frames[name]["advantage"], columns[name]["advantage"])
-    assert "to the episode's end" in run(lab, capsys, "--n-step", "end")
+    # One frame is the least at 10 Hz, and nothing is longer than the longest episode.
+    assert "0.01 s ahead (1 frame = 0.1 s), the best" in run(lab, capsys, "--n-seconds", "0.01")
+    assert "1 frame ahead, the best" in run(lab, capsys, "--n-step", "1")
+    assert "34 frames ahead" in run(lab, capsys, "--n-step", "34")
+    for words in (["--n-step", "end"], ["--n-step", "35"], ["--n-seconds", "1e6"]):
+        assert "advantages: to the end of every episode, the best" in run(lab, capsys, *words)
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,11 @@ from pipeline.label_snapshot import Snapshot, SnapshotRow
 from pipeline.labels import LabelStore
 from pipeline.workspace import Workspace
 from tests.pipeline.episodes import TASK, make_frames, make_info, write_episode
+from tests.workflows.sample_lab import make_lab
 from value_model.gate_report import Check, GateReport
 from workflows.comparison import Attempt, paired_difference, performance
 from workflows.film_steps import choose_starts
-from workflows.improvement import TurnResult, decide, freeze_labels, require_both_outcomes
+from workflows.improvement import TurnResult, decide, freeze_labels, known_base, require_both_outcomes
 from workflows.ledger import Champion, Ledger
 from workflows.report_graph import Decision
 from workflows.summary import turn_summary
@@ -173,3 +174,16 @@ def test_a_step_without_a_judgement_has_none_and_a_damaged_one_is_named(tmp_path
     (tmp_path / "gate.json").write_text("{}")
     with pytest.raises(InputError, match=r"gate\.json: this is not a report"):
         read_gate(tmp_path)
+
+
+def test_a_damaged_base_policy_is_named_before_anything_is_computed(tmp_path: Path) -> None:
+    lab = make_lab(tmp_path / "lab")
+    ledger = Ledger(lab.workspace)
+    base = known_base(lab.store, ledger)
+    assert base is not None and base.key == lab.base.key
+    (base.path / "file.bin").write_bytes(b"other")
+    with pytest.raises(InputError, match=r"file\.bin is gone or was changed: put it back from a copy"):
+        known_base(lab.store, ledger)
+    (base.path / "file.bin").unlink()
+    with pytest.raises(InputError, match=r"file\.bin is gone or was changed"):
+        known_base(lab.store, ledger)

@@ -107,7 +107,7 @@ def test_every_part_is_there(html: str) -> None:
         "7 episodes have an outcome and 1 has none",
         "Can these values be trusted?",
         "! look Operator Outcomes differ by operator",
-        "✓ ok Calibration A value is",
+        "✓ ok Calibration In 'pick up the red cube' a value is",
     ):
         assert words in page.text, words
 

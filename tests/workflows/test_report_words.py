@@ -5,32 +5,78 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.workflows.report_samples import attempts
 from workflows.comparison import Estimate, PairedDifference, paired_difference, performance
+from workflows.improvement import decide
 from workflows.report_episodes import STRIP_FRAMES, choose_episodes, runs, strip_indices
-from workflows.report_tables import reason_rows
+from workflows.report_tables import difference_rows, reason_rows
 from workflows.report_words import duration, headline, number, signed, tiles, tone
 
 
+def difference_of(low: float, high: float, p_value: float, rate: float = 0.1) -> PairedDifference:
+    """A difference with those bounds of successes per hour and that p-value."""
+    return PairedDifference(Estimate((low + high) / 2, low, high), Estimate(rate, rate - 0.1, rate), p_value)
+
+
 @pytest.mark.parametrize(
-    ("low", "high", "expected", "words"),
+    ("low", "high", "p_value", "expected", "words", "verdict"),
     [
-        (5.0, 40.0, "good", "as much done as"),
-        (-40.0, -5.0, "bad", "less done"),
-        (-5.0, 40.0, "unclear", "No clear difference"),
-        (0.0, 40.0, "unclear", "No clear difference"),
+        (5.0, 40.0, 0.004, "good", "as much done as", "better"),
+        (-40.0, -5.0, 0.996, "bad", "less done", "worse"),
+        (-5.0, 40.0, 0.2, "unclear", "No clear difference", "not clear"),
+        (0.0, 40.0, 0.045, "good", "surer than chance: p\u00a0=\u00a00.045", "better, only just"),
+        (0.0, 40.0, 0.0499, "good", "surer than chance: p\u00a0<\u00a00.05", "better, only just"),
+        (0.0, 40.0, 0.05, "unclear", "No clear difference", "not clear"),
     ],
 )
-def test_headline_claims_no_more_than_the_interval(
-    low: float, high: float, expected: str, words: str
+def test_title_table_and_decision_rest_on_the_same_test(
+    low: float, high: float, p_value: float, expected: str, words: str, verdict: str
 ) -> None:
-    """Better or worse only where the whole interval says so; touching zero is not clear."""
-    difference = PairedDifference(Estimate((low + high) / 2, low, high), Estimate(0.1, 0, 0.2), 0.01)
+    """Better is what is promoted; where the interval touches zero, it is said modestly."""
+    difference = difference_of(low, high, p_value)
     shown = {"base": performance(attempts(0.4, 6)), "RECAP": performance(attempts(0.5, 6))}
     said = headline(shown, "RECAP", "base", difference)
-    assert said.tone == tone(difference.successes_per_hour) == expected
-    assert words in said.sentence
+    row = difference_rows({"RECAP vs base": difference})[0]
+    throughput = tiles(shown, "RECAP", "base", {"RECAP vs base": difference})[1]
+    assert said.tone == tone(difference) == row["tone"] == throughput.tone == expected
+    assert words in said.sentence and row["verdict"] == verdict
+    assert decide(difference, "base").promoted == (expected == "good")
+
+
+@settings(deadline=None)  # an example computes two bootstraps, slow on a loaded machine
+@given(
+    low=st.floats(-50, 50),
+    width=st.floats(0, 50),
+    p_value=st.floats(0.0001, 1.0),
+    rate=st.floats(-0.4, 0.4),
+    before=st.sampled_from([0.0, 0.4]),
+)
+def test_the_title_never_contradicts_the_decision(
+    low: float, width: float, p_value: float, rate: float, before: float
+) -> None:
+    """Whatever the interval says: a promoted candidate is better, another one is not."""
+    difference = difference_of(low, low + width, p_value, rate)
+    shown = {"base": performance(attempts(before, 6)), "RECAP": performance(attempts(0.5, 6))}
+    said = headline(shown, "RECAP", "base", difference)
+    assert decide(difference, "base").promoted == (said.tone == "good")
+
+
+def test_faster_but_less_reliable_is_said_so() -> None:
+    """What is kept back for its failures is neither praised nor called unclear."""
+    shown = {"base": performance(attempts(0.4, 6)), "RECAP": performance(attempts(0.5, 6))}
+    said = headline(shown, "RECAP", "base", difference_of(5, 40, 0.01, rate=-0.08))
+    assert "faster but less reliable" in said.sentence and "8 points" in said.sentence
+    assert said.tone == "unclear"
+
+
+def test_barely_better_than_a_reference_that_never_succeeded() -> None:
+    """The newcomer's report: nothing against 75 an hour, p = 0.045, and promoted."""
+    shown = {"base": performance(attempts(0.0, 6)), "RECAP": performance(attempts(0.5, 6))}
+    said = headline(shown, "RECAP", "base", difference_of(0, 150, 0.045)).sentence
+    assert "where base never did (a little surer than chance" in said
 
 
 def test_headline_when_the_reference_never_succeeded() -> None:

@@ -125,9 +125,16 @@ def test_bad_input_is_one_line_and_status_2_and_changes_nothing(
 def test_looking_makes_no_file(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words in (["list"], ["tick"], ["tick", "--dry-run"], ["history"], ["remove", "x"]):
         recap(capsys, root, *words)
-    assert not [path for path in root.iterdir() if "schedule" in path.name and path.stat().st_size]
+    assert not [path for path in root.iterdir() if path.name == FILE]
     status, _, err = recap(capsys, root / "none", *NIGHTLY)
     assert status == 2 and "there is no workspace" in err and not (root / "none").exists()
+
+
+def test_an_empty_folder_becomes_a_workspace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = recap(capsys, tmp_path, "remove", "x")
+    assert status == 2 and "there is no schedule 'x'" in err and not list(tmp_path.iterdir())
+    for words in (NIGHTLY, ("list",), ("tick",)):
+        assert recap(capsys, tmp_path, *words)[0] == 0
 
 
 @pytest.mark.parametrize(

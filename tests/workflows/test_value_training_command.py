@@ -110,6 +110,9 @@ def test_what_was_trained_is_used_again_and_summed_up(
     assert lines[3] == "2 value models: 2 folds of 1"
     assert lines[4].startswith("trained on 4 successes and 4 failures of 9 episodes")
     assert lines[4].endswith("next: recap value score")
+    # The site's penalty.
+    (warning,) = [line for line in err.splitlines() if line.startswith("warning: failure_penalty")]
+    assert "failure_penalty is 0.5, below 1" in warning
 
 
 def test_improve_and_demo_find_the_same_steps(copied: Workspace) -> None:
@@ -172,8 +175,11 @@ def test_every_episode_is_scored_once_and_what_cannot_be_read_is_named(
     broken.write_bytes(broken.read_bytes()[:2000])
     status, out, err = recap(capsys, "value", "score", "--workers", "1", "--workspace", copied.root)
     assert status == 2
-    assert out.startswith("1 episodes scored (12 frames") and "9 scored before" in out
-    assert "episode-021" in err and "1 of 11 episodes could not be scored" in err
+    assert out.startswith("1 episode scored (12 frames") and "9 scored before" in out
+    assert "episode-021" in err and "1 of 11 episodes could not be scored, the rest could" in err
+    name = broken.stem
+    status, _, err = recap(capsys, "value", "score", "--episodes", name, "--workspace", copied.root)
+    assert status == 2 and "1 of 1 episode could not be scored: see" in err
 
 
 def test_check_says_what_the_gate_found_and_returns_its_status(
@@ -197,6 +203,7 @@ def test_check_says_what_the_gate_found_and_returns_its_status(
         (["--ray", "somewhere"], "there is no Ray cluster at somewhere"),
         (["--network", "vlm"], "needs a backbone"),
         (["--backbone", "/no/such/folder"], "there is no folder '/no/such/folder'"),
+        (["--backbone", "lab/model"], "use --allow-download (allow_download = true in recap.toml)"),
         (["--tune", "lora"], "--tune is for a pretrained backbone"),
         (["--network", "small", "--backbone", "x"], "not small"),
     ],

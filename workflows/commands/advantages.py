@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,7 +13,7 @@ from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption, exist
 
 if TYPE_CHECKING:
     from pipeline.label_snapshot import Snapshot
-    from pipeline.workspace import Workspace
+    from pipeline.workspace import EpisodeEntry, Workspace
     from workflows.settings import ValueSettings
     from workflows.step_store import StepResult
     from workflows.value_ensemble import ValueEnsemble
@@ -38,31 +40,42 @@ def advantages(
 
     Reads value-model.json, episodes/, labels.sqlite and [value] and [gate] of recap.toml, which the options
     override; scores what has no value yet; writes snapshots/, cache/ and steps/. Nothing is trained: a new
-    label changes returns, advantages and thresholds at once, values only after 'recap value train'.
+    label changes returns, advantages and thresholds at once, values only after 'recap value train'. What the
+    gate finds is said, but the exit status stays 0: only 'recap value check' sets it by the verdict.
     """
     from dataclasses import replace
 
     from pipeline.site_config import load_site_config
+    from value_model.checkpoint import verify_weights
     from workflows.improvement import freeze_labels
     from workflows.settings import FULL, settings_from_site
     from workflows.value_ensemble import load_ensemble
+    from workflows.value_requirements import penalty_warning
 
     found = existing_workspace(workspace)
     settings = settings_from_site(FULL, load_site_config(found.config_path))
     value = _with_options(settings.value, n_step, n_seconds, positive_fraction)
     ensemble = load_ensemble(found)
+    for member in ensemble.members:
+        verify_weights(member)
     entries = found.list_episodes()
     if not entries:
         raise InputError(f"there are no episodes in {found.episodes}: record some with 'recap record'")
     snapshot = freeze_labels(found, [entry.id for entry in entries])
     if all(row.outcome is None for row in snapshot.rows):
         raise InputError("no episode is labelled success or failure: label some with 'recap label'")
+    if warning := penalty_warning(ensemble.training.get("failure_penalty", 1.0)):
+        typer.echo(warning, err=True)
     recording = replace(settings.recording, image_size=ensemble.image_size)
     scored, labelled, judged = _compute(
         found, ensemble, snapshot, replace(settings, value=value, recording=recording)
     )
-    print(f"values: {scored} of {len(snapshot.rows)} episodes scored now, the others before")
-    for line in summary(labelled, judged, value):
+    episodes = len(snapshot.rows)
+    print(
+        f"values: {scored} of {episodes} episode{'' if episodes == 1 else 's'} scored now"
+        f"{', the rest before' if scored < episodes else ''}"
+    )
+    for line in summary(labelled, judged, value, entries):
         print(line)
     for line in label_changes(found, ensemble, snapshot):
         print(line)
@@ -108,11 +121,15 @@ def _compute(
     return int(scores.result["scored"]) if now else 0, labelled, judged
 
 
-def summary(labelled: StepResult, judged: StepResult, value: ValueSettings) -> list[str]:
-    """What was computed, per task, where it is, and the headline of the gate's verdict."""
+def summary(
+    labelled: StepResult, judged: StepResult, value: ValueSettings, entries: Sequence[EpisodeEntry]
+) -> list[str]:
+    """What was computed, per task, where it is, and the gate's verdict with every check that failed."""
     import json
 
+    from value_model.gate_report import VERDICT_WORDS
     from workflows.step_files import ADVANTAGES_FILE, QUALITY_FILE
+    from workflows.value_gate import read_gate
     from workflows.value_steps import scoring_run
 
     quality = json.loads((labelled.path / QUALITY_FILE).read_text())
@@ -126,21 +143,42 @@ def summary(labelled: StepResult, judged: StepResult, value: ValueSettings) -> l
         ]
         for task, threshold in labelled.result["thresholds"].items()
     ]
-    ahead = (
-        f"{value.n_step} frames ahead"
-        if value.n_step is not None
-        else f"{value.n_seconds:g} s ahead"
-        if value.n_seconds is not None
-        else "to the episode's end"
-    )
+    report = read_gate(judged.path)
+    failed = report.of("fail") if report is not None else []
     return [
-        f"advantages: {ahead}, the best {value.positive_fraction:.0%} of each task's frames are positive, "
-        "corrections always",
+        f"advantages: {effective_look_ahead(value, entries)}, the best {value.positive_fraction:.0%} of each "
+        "task's frames are positive, corrections always",
         *table(["task", "threshold", *(f"{source} positive" for source in sources)], rows).splitlines(),
         f"written: {labelled.path / ADVANTAGES_FILE}, and run {scoring_run(labelled.path)} for 'recap label'",
         str(judged.result["headline"]),
+        *(f"  {VERDICT_WORDS['fail']}  {check.name}: {check.sentence}" for check in failed),
         "next: recap value check",
     ]
+
+
+def effective_look_ahead(value: ValueSettings, entries: Sequence[EpisodeEntry]) -> str:
+    """How far the advantages of these episodes look ahead, in words.
+
+    A time is rounded to whole frames of an episode, one at least: what it comes to is said where it differs.
+    """
+    from dataclasses import replace
+
+    from value_model.advantages import AdvantageConfig
+    from workflows.value_check import look_ahead
+
+    asked = AdvantageConfig(value.n_step, value.positive_fraction, value.n_seconds)
+    frames = [(asked.frames_ahead(entry.info.rate_hz), entry) for entry in entries]
+    if all(ahead is None or ahead >= entry.length for ahead, entry in frames):
+        return look_ahead(replace(value, n_step=None, n_seconds=None))
+    if value.n_seconds is None:
+        return look_ahead(value)
+    found = {(ahead, ahead / entry.info.rate_hz) for ahead, entry in frames if ahead is not None}
+    rounded = [
+        f"{ahead} frame{'' if ahead == 1 else 's'} = {seconds:.3g} s"
+        for ahead, seconds in sorted(found)
+        if not math.isclose(seconds, value.n_seconds, rel_tol=1e-6)
+    ]
+    return look_ahead(value) + (f" ({', '.join(rounded)})" if rounded else "")
 
 
 def label_changes(found: Workspace, ensemble: ValueEnsemble, snapshot: Snapshot) -> list[str]:

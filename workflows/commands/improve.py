@@ -41,7 +41,8 @@ def improve(
     snapshots/, cache/, steps/, datasets/, reports/, value-model.json and runs.sqlite. Fine-tunes start from
     the base policy, which is trained on the demonstrations first if there is none. Candidates are evaluated
     in simulation. Values that cannot be trusted end the turn with exit status 1 before anything is
-    fine-tuned on them: what was found is printed and drawn in reports/values-<iteration>.html.
+    fine-tuned on them: what was found is printed and drawn in reports/values-<iteration>.html. A --quick turn
+    is too small to judge: it shows the findings and goes on.
 
     With --dry-run nothing is computed, and nothing written but the index of episodes in cache/.
     """

@@ -122,7 +122,8 @@ def add(
         tuple(given),
     )
     _check(schedule)
-    store = ScheduleStore(found.root)
+    # An empty folder becomes a workspace: with nothing but a database in it, it would be none.
+    store = ScheduleStore(found.create().root)
     store.define(schedule, _now(), new=True)
     _show(schedule, store.path)
 
@@ -176,7 +177,10 @@ def remove(name: NameArgument, workspace: WorkspaceOption = DEFAULT_WORKSPACE) -
     """Removes a schedule; its history stays, and a run at work goes on. Writes schedules.sqlite."""
     from workflows.schedule_store import ScheduleStore
 
-    ScheduleStore(existing_workspace(workspace).root).remove(name, _now())
+    store = ScheduleStore(existing_workspace(workspace).root)
+    if not store.path.exists():
+        raise InputError(f"there is no schedule {name!r}: see 'recap schedule list'")
+    store.remove(name, _now())
     print(f"{name}: removed")
 
 

@@ -122,11 +122,18 @@ def _with_options(settings: LoopSettings, asked: dict[str, Any]) -> LoopSettings
 
 
 def _train(found: Workspace, settings: LoopSettings, log: Log | None, ray: str | None) -> None:
+    from workflows.value_requirements import require_backbone
+
+    require_backbone(settings.value)  # Before torch and Ray are loaded for nothing.
     from workflows.improvement import freeze_labels
     from workflows.loop_graph import LoopGraph
     from workflows.settings import value_training
     from workflows.steps import StepRunner
-    from workflows.value_requirements import require_device, require_outcomes
+    from workflows.value_requirements import (
+        penalty_warning,
+        require_device,
+        require_outcomes,
+    )
     from workflows.value_training import ray_cluster
 
     entries = found.list_episodes()
@@ -145,15 +152,22 @@ def _train(found: Workspace, settings: LoopSettings, log: Log | None, ray: str |
         runner = stack.enter_context(StepRunner(found))
         if log is not None:
             stack.enter_context(_follow(runner.store, members, log, found.root / LOGS))
+        if warning := penalty_warning(settings.value.failure_penalty):
+            typer.echo(warning, err=True)
         results = runner.run_all([*graph.cache(snapshot), *members])[-len(members) :]
         computed = {result.key for result in runner.computed}
     _save(found, members[0], results, snapshot.digest)
     for line in _summary(results, computed):
         print(line)
     print(
-        f"trained on {outcomes['success']} successes and {outcomes['failure']} failures of "
-        f"{len(snapshot.rows)} episodes; next: recap value score"
+        f"trained on {_counted(outcomes['success'], 'success', 'es')} and "
+        f"{_counted(outcomes['failure'], 'failure')} of {_counted(len(snapshot.rows), 'episode')}; "
+        "next: recap value score"
     )
+
+
+def _counted(number: int, word: str, plural: str = "s") -> str:
+    return f"{number} {word}{'' if number == 1 else plural}"
 
 
 def _follow(store: StepStore, members: list[Step], log: Log, folder: Path) -> CurveFollower:
@@ -211,6 +225,7 @@ def score(
     Reads value-model.json, steps/ and episodes/; writes cache/. What was scored before by the same models
     is used again. Episodes that cannot be read are named, and the exit status is then 2.
     """
+    from value_model.checkpoint import verify_weights
     from workflows.progress import progress_display, reporter
     from workflows.scoring_pool import score_workspace
     from workflows.value_ensemble import load_ensemble
@@ -218,26 +233,33 @@ def score(
     found = existing_workspace(workspace)
     ensemble = load_ensemble(found)
     # From the folder, not from a list of readable episodes: what is damaged is to be named.
-    wanted = episodes or sorted(path.stem for path in found.episodes.glob("*/*.h5"))
+    there = sorted(path.stem for path in found.episodes.glob("*/*.h5"))
+    wanted = list(dict.fromkeys(episodes or there))
     if not wanted:
         raise InputError(f"there are no episodes in {found.episodes}: record some with 'recap record'")
+    if unknown := [episode_id for episode_id in wanted if episode_id not in set(there)]:
+        what = "is no episode" if len(unknown) == 1 else "are no episodes"
+        names = ", ".join(map(repr, unknown[:5])) + (", …" if len(unknown) > 5 else "")
+        raise InputError(f"there {what} {names} in {found.episodes}: see 'recap episodes list'")
+    for member in ensemble.members:
+        verify_weights(member)
     with progress_display() as display:
-        display.start("score", f"score {len(wanted)} episodes")
+        display.start("score", f"score {_counted(len(wanted), 'episode')}")
         result = score_workspace(
             found, ensemble, wanted, workers=workers, progress=reporter(display, "score")
         )
         display.finish("score")
     rate = f", {result.frames / result.seconds:.0f} frames/s" if result.frames and result.seconds else ""
     print(
-        f"{result.scored} episodes scored ({result.frames} frames, {result.seconds:.1f} s{rate}), "
-        f"{result.reused} scored before; run {result.run}"
+        f"{_counted(result.scored, 'episode')} scored ({_counted(result.frames, 'frame')}, "
+        f"{result.seconds:.1f} s{rate}), {result.reused} scored before; run {result.run}"
     )
     for reason in result.failed.values():
         typer.echo(f"not scored: {' '.join(reason.split())}", err=True)
     if result.failed:
         raise InputError(
-            f"{len(result.failed)} of {len(wanted)} episodes could not be scored, the others are: see "
-            "'recap episodes check'"
+            f"{len(result.failed)} of {_counted(len(wanted), 'episode')} could not be scored"
+            f"{', the rest could' if len(result.failed) < len(wanted) else ''}: see 'recap episodes check'"
         )
     print("next: recap value check")
 
@@ -249,11 +271,20 @@ def check(
 ) -> None:
     """Says whether the values can be trusted: the gate that they must pass before a policy learns from them.
 
-    Reads value-model.json, steps/, labels.sqlite, snapshots/ and [gate] of recap.toml; writes values that
-    are not there yet into cache/. The exit status is 1 where a check fails.
+    Reads value-model.json, steps/, episodes/, labels.sqlite, [value] and [gate] of recap.toml; writes values
+    that are not there yet into cache/, the labels into snapshots/. A report that was made from exactly these
+    is repeated, else they are judged now. The exit status is 1 where a check fails, 2 where there is nothing
+    to judge: with --json then an object with "error".
     """
+    import json
+
     from workflows.value_check import check_values
 
-    status = check_values(existing_workspace(workspace), as_json=as_json)
+    try:
+        status = check_values(existing_workspace(workspace), as_json=as_json)
+    except InputError as error:
+        if as_json:
+            print(json.dumps({"error": str(error)}))
+        raise
     if status:
         raise typer.Exit(status)
