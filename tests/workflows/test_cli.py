@@ -20,12 +20,11 @@ from pipeline.errors import Failure
 from pipeline.labels import LabelStore
 from pipeline.workspace import Workspace
 from tests.tiny_episodes import EpisodeMaker
-from tests.workflows import sample_steps
+from tests.workflows.sample_lab import frozen, step
 from workflows.cli import COMMANDS, load_command, main
 from workflows.commands.doctor import checks
 from workflows.commands.doctor_check import Check
 from workflows.ledger import Ledger
-from workflows.step_recipe import Step
 from workflows.step_store import StepStore
 
 HEAVY = ("ray", "torch", "lerobot", "streamlit", "mujoco", "pandas", "pyarrow", "matplotlib")
@@ -313,7 +312,7 @@ def test_status_counts_and_says_what_to_do_next(
             store.set(f"episode-00{number}", "success", "ana")
     assert "next: recap improve" in recap(capsys, "status", *place)[1]
     ledger = Ledger(workspace)
-    made = Step("fine_tune_recap", sample_steps.write_file, {"size": 10}, seed=1)
+    made = step("fine_tune_recap", 1, snapshot=frozen(workspace))
     store_of_steps = StepStore(workspace.steps)
     store_of_steps.execute(store_of_steps.call(made), lambda *_: None)
     ledger.record_iteration(1, made.key, {"reason": "promoted: faster"})
