@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +47,25 @@ OPTIONAL = {
     "gpu": "needs an NVIDIA GPU",
 }
 """Markers of tests that run only where ``pytest -m`` names them."""
+
+
+def take_back_priority() -> None:
+    """Takes the real-time priority away that a library gave to this process.
+
+    SVT-AV1, LeRobot's default video encoder, does so where it runs as root; what is started later would
+    inherit it, and two busy processes of that priority leave nothing of two cores to all others.
+    """
+    if sys.platform.startswith("linux") and os.sched_getscheduler(0) != os.SCHED_OTHER:
+        for thread in Path("/proc/self/task").iterdir():
+            with suppress(OSError):  # it has ended meanwhile
+                os.sched_setscheduler(int(thread.name), os.SCHED_OTHER, os.sched_param(0))
+
+
+@pytest.fixture(autouse=True)
+def ordinary_scheduling() -> Iterator[None]:
+    """No test runs at the priority that one before it left behind."""
+    yield
+    take_back_priority()
 
 
 def pytest_configure(config: pytest.Config) -> None:
