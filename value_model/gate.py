@@ -11,6 +11,7 @@ itself, and one that fails closes the gate. Bounds and their reasons: :class:`Ga
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -66,7 +67,7 @@ def judge(
     if len(facts.operator) != len(table.episode_ids) or len(facts.day) != len(table.episode_ids):
         raise InputError(f"facts of {len(facts.operator)} episodes for a table of {len(table.episode_ids)}")
     evidence = _evidence(table, values, outcomes, labelled, failure_penalty, baselines, facts, config)
-    evidence = Evidence(**{**vars(evidence), "positive_fraction": positive_fraction})
+    evidence = replace(evidence, positive_fraction=positive_fraction)
     enough = enough_episodes(table, outcomes, config)
     known = labelled_frames(table, outcomes)
     groups = judged_groups(table, outcomes, config)

@@ -197,6 +197,18 @@ def unit_factors(
     return np.repeat(of_episode, np.asarray(table.lengths, dtype=np.int64))
 
 
+def present_units(
+    table: FrameTable, outcomes: Outcomes, failure_penalty: Penalty, trained: Mapping[str, TaskScale]
+) -> tuple[Penalty, np.ndarray]:
+    """The penalty for the returns of now, and each frame's factor ``(N,)`` that brings a value to their unit.
+
+    Values are in the unit of their training (``trained``), returns in that of ``outcomes``: see
+    :func:`trained_penalty` and :func:`unit_factors`.
+    """
+    penalty = trained_penalty(table, outcomes, failure_penalty, trained)
+    return penalty, unit_factors(table, task_scales(table, outcomes, penalty), trained)
+
+
 def labelled_frames(table: FrameTable, outcomes: Outcomes) -> np.ndarray:
     """Which frames belong to an episode with an outcome, bool ``(N,)``."""
     has_outcome = np.array([o is not None for o in episode_outcomes(table, outcomes)], dtype=bool)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.frame_cache import FrameCache
 from pipeline.frame_table import FrameTable
 from pipeline.label_snapshot import SnapshotRow, read_snapshot
 from pipeline.workspace import Workspace
+from value_model.returns import usable_outcomes
 from workflows.available_memory import available_bytes
 from workflows.local_ray import available_cpus
 
@@ -35,6 +37,14 @@ def snapshot_table(
         preload = preload and fits_in_memory(_image_bytes(cache, rows))
         table = FrameTable.load(cache, ids, preload=preload)
     return table, rows
+
+
+def snapshot_outcomes(rows: Iterable[SnapshotRow]) -> dict[str, str | None]:
+    """The outcome of each of the snapshot's episodes; ``None`` where there is nothing to learn from."""
+    rows = list(rows)
+    return usable_outcomes(
+        {row.episode_id: row.outcome for row in rows}, [row.episode_id for row in rows if row.truncated]
+    )
 
 
 def fits_in_memory(image_bytes: int) -> bool:

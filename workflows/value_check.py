@@ -23,7 +23,6 @@ from pipeline.workspace import Workspace
 from value_model.gate_config import GateConfig
 from value_model.gate_report import EpisodeFacts, GateReport
 from workflows.settings import FULL, ValueSettings, settings_from_site
-from workflows.step_files import JUDGEMENT
 from workflows.step_store import StepResult, StepStore
 from workflows.turn_labels import freeze_labels
 from workflows.value_ensemble import ValueEnsemble, load_ensemble
@@ -160,12 +159,6 @@ def _report(workspace: Workspace, judged: JudgedValues) -> tuple[GateReport, str
     return report, f"The values in {labelled.path}, judged now"
 
 
-def newest_judgements(workspace: Workspace) -> list[StepResult]:
-    """The published steps that hold a report of the gate's, the newest first."""
-    found = StepStore(workspace.steps).published(JUDGEMENT)
-    return sorted(found, key=lambda step: str(step.manifest["finished"]), reverse=True)
-
-
 def _judge_models(workspace: Workspace, judged: JudgedValues) -> GateReport:
     """Scores what the models have not scored, and asks the gate, under the labels of now.
 
@@ -176,25 +169,21 @@ def _judge_models(workspace: Workspace, judged: JudgedValues) -> GateReport:
     from value_model.checkpoint import agreed_scales, read_record
     from value_model.comparators import BASELINES
     from value_model.gate import judge
-    from value_model.returns import task_scales, trained_penalty, unit_factors, usable_outcomes
+    from value_model.returns import present_units
     from value_model.training_config import ValueTrainingConfig
     from workflows.scoring_pool import score_workspace
-    from workflows.snapshot_table import snapshot_table
+    from workflows.snapshot_table import snapshot_outcomes, snapshot_table
 
     ensemble, value = judged.ensemble, judged.value
     scored = score_workspace(workspace, ensemble, [row.episode_id for row in judged.snapshot.rows])
     scored.require_all()
     table, rows = snapshot_table(workspace.root, judged.snapshot.path, ensemble.image_size, preload=False)
     values = table.scores(FrameCache(workspace.cache, ensemble.image_size), scored.run, "value")
-    outcomes = usable_outcomes(
-        {row.episode_id: row.outcome for row in rows}, [row.episode_id for row in rows if row.truncated]
-    )
+    outcomes = snapshot_outcomes(rows)
     config = ValueTrainingConfig.from_parameters(ensemble.training)
     trained = agreed_scales([read_record(member) for member in ensemble.members])
-    # Values are in the unit of their training, returns in that of the labels of now.
-    penalty = trained_penalty(table, outcomes, config.failure_penalty, trained)
+    penalty, factors = present_units(table, outcomes, config.failure_penalty, trained)
     config = replace(config, failure_penalty=penalty)
-    factors = unit_factors(table, task_scales(table, outcomes, penalty), trained)
     values = np.clip(np.asarray(values) * factors, -1.0, 0.0)
     advantage = AdvantageConfig(value.n_step, value.positive_fraction, value.n_seconds)
     return judge(

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import Failure
-from value_model.returns import usable_outcomes
-from workflows.snapshot_table import snapshot_table
+from workflows.snapshot_table import snapshot_outcomes, snapshot_table
 from workflows.step_files import ADVANTAGES_FILE, GATE_FILE, PENALTY_FILE, THRESHOLDS_FILE
 
 if TYPE_CHECKING:
@@ -77,9 +76,7 @@ def judge_advantages(
     config = ValueTrainingConfig.from_parameters(dict(training))
     if (advantages / PENALTY_FILE).exists():  # not of an earlier version
         config = replace(config, failure_penalty=json.loads((advantages / PENALTY_FILE).read_text()))
-    outcomes = usable_outcomes(
-        {row.episode_id: row.outcome for row in rows}, [row.episode_id for row in rows if row.truncated]
-    )
+    outcomes = snapshot_outcomes(rows)
     values, labelled = _labelled(advantages, table.episode_ids, table.episode_index)
     return judge(
         table,

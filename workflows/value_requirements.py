@@ -18,11 +18,11 @@ def require_outcomes(snapshot: Snapshot, folds: int) -> Counter[str]:
     Raises ``InputError`` where one of the two is missing, or so rare that the models of some fold would
     never see it.
     """
-    from value_model.returns import usable_outcomes
+    from workflows.snapshot_table import snapshot_outcomes
 
     labels = {row.episode_id: row.outcome for row in snapshot.rows}
     truncated = [row.episode_id for row in snapshot.rows if row.truncated]
-    found = Counter(outcome for outcome in usable_outcomes(labels, truncated).values() if outcome is not None)
+    found = Counter(outcome for outcome in snapshot_outcomes(snapshot.rows).values() if outcome is not None)
     unseen = sum(labels[episode_id] is not None for episode_id in truncated)
     but = f" ({unseen} labelled ones were cut off before their end and do not count)" if unseen else ""
     if not found:

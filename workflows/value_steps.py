@@ -14,11 +14,11 @@ from pipeline.errors import Failure
 from pipeline.frame_cache import FrameCache
 from pipeline.frame_scores import ScoreWriter, read_scores
 from pipeline.frame_table import FrameTable
-from pipeline.label_snapshot import SnapshotRow, read_snapshot
+from pipeline.label_snapshot import read_snapshot
 from pipeline.workspace import Workspace
 from value_model.advantages import AdvantageConfig, FrameAdvantages, label_frames
-from value_model.returns import TaskScale, task_scales, trained_penalty, unit_factors, usable_outcomes
-from workflows.snapshot_table import snapshot_table
+from value_model.returns import TaskScale, present_units
+from workflows.snapshot_table import snapshot_outcomes, snapshot_table
 from workflows.step_files import (
     ADVANTAGES_FILE,
     CHECKPOINT,
@@ -57,7 +57,7 @@ def train_value_member(
     config = ValueTrainingConfig.from_parameters(training)
     result = train_member(
         table,
-        _outcomes(rows),
+        snapshot_outcomes(rows),
         config,
         fold,
         member,
@@ -133,13 +133,11 @@ def compute_advantages(
     from workflows.rival_values import write_rivals
 
     table, rows = snapshot_table(workspace, snapshot, image_size, preload=False)
-    outcomes = _outcomes(rows)
+    outcomes = snapshot_outcomes(rows)
     config = ValueTrainingConfig.from_parameters(training)
-    trained = _units_of(scores)
-    penalty = trained_penalty(table, outcomes, config.failure_penalty, trained)
+    penalty, factors = present_units(table, outcomes, config.failure_penalty, _units_of(scores))
     config = replace(config, failure_penalty=penalty)
     values, spread = _values_of(scores, table)
-    factors = unit_factors(table, task_scales(table, outcomes, penalty), trained)
     values, spread = np.clip(values * factors, -1.0, 0.0), spread * factors
     labelled = label_frames(table, values, outcomes, penalty, AdvantageConfig(**advantage))
     np.savez(
@@ -171,7 +169,7 @@ def build_episode_dataset(
     from pipeline.lerobot_dataset import export_dataset
 
     store = Workspace(workspace)
-    outcomes = _outcomes(read_snapshot(snapshot))
+    outcomes = snapshot_outcomes(read_snapshot(snapshot))
     entries = [store.find(episode_id) for episode_id, outcome in outcomes.items() if outcome is not None]
     export_dataset(
         entries,
@@ -218,12 +216,6 @@ def episode_columns(advantages: Path) -> dict[str, dict[str, np.ndarray]]:
         episode_id: {name: column[episode == i] for name, column in columns.items()}
         for i, episode_id in enumerate(ids)
     }
-
-
-def _outcomes(rows: list[SnapshotRow]) -> dict[str, str | None]:
-    return usable_outcomes(
-        {row.episode_id: row.outcome for row in rows}, [row.episode_id for row in rows if row.truncated]
-    )
 
 
 def checkpoint_of(member: Path) -> Path:

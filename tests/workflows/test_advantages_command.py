@@ -16,11 +16,12 @@ from pipeline.label_snapshot import freeze
 from pipeline.labels import LabelStore
 from pipeline.prompts import NEGATIVE, NONE, POSITIVE
 from pipeline.workspace import Workspace
+from tests.workflows.judgements import newest_judgements
 from tests.workflows.scoring_workspace import TASKS, make_ensemble, make_workspace
 from workflows.cli import main
 from workflows.local_ray import local_ray
 from workflows.step_store import StepStore
-from workflows.value_check import check_values, newest_judgements
+from workflows.value_check import check_values
 from workflows.value_ensemble import save_ensemble
 from workflows.value_gate import read_gate
 from workflows.value_steps import episode_columns

@@ -22,13 +22,14 @@ from pipeline.errors import InputError
 from pipeline.label_snapshot import read_snapshot
 from pipeline.labels import LabelStore
 from pipeline.workspace import Workspace
+from tests.workflows.judgements import newest_judgements
 from value_model.gate_report import GateReport
 from workflows.evaluation import EvaluationConfig
 from workflows.ledger import Ledger
 from workflows.simulated_labelling import ANNOTATOR
 from workflows.step_files import ADVANTAGES_FILE
 from workflows.step_store import StepStore
-from workflows.value_check import check_values, newest_judgements
+from workflows.value_check import check_values
 from workflows.value_ensemble import load_ensemble
 from workflows.value_gate import read_gate
 

@@ -9,34 +9,23 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
 import pytest
 
 from pipeline.workspace import Workspace
+from tests.workflows.schedule_samples import MINUTE, START, add
 from workflows.process_identity import ProcessIdentity
 from workflows.schedule import Schedule
 from workflows.schedule_store import ScheduleStore
 from workflows.schedule_tick import Tick
 
-START = datetime(2026, 3, 1, 12, tzinfo=UTC)
-MINUTE = timedelta(minutes=1)
-
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     return Workspace(tmp_path / "lab").create()
-
-
-def add(
-    workspace: Workspace, cron: str = "* * * * *", at: datetime = START, **fields: object
-) -> ScheduleStore:
-    """A schedule ``test``, added at a time."""
-    store = ScheduleStore(workspace.root)
-    store.define(Schedule("test", cron, **fields), at, new=True)  # type: ignore[arg-type]  # as they are named
-    return store
 
 
 def outcomes(store: ScheduleStore) -> list[str]:

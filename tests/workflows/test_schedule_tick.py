@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import Failure, InputError
 from pipeline.workspace import Workspace
+from tests.workflows.schedule_samples import MINUTE, START, add
 from workflows.driver_lock import driver_lock
 from workflows.ledger import Ledger
 from workflows.process_identity import ProcessIdentity
@@ -21,22 +22,10 @@ from workflows.schedule_store import ScheduleStore
 from workflows.schedule_summary import iterations_now, summary_after
 from workflows.schedule_tick import MOST_ATTEMPTS, Tick
 
-START = datetime(2026, 3, 1, 12, tzinfo=UTC)
-MINUTE = timedelta(minutes=1)
-
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     return Workspace(tmp_path / "lab").create()
-
-
-def add(
-    workspace: Workspace, cron: str = "* * * * *", at: datetime = START, **fields: object
-) -> ScheduleStore:
-    """A schedule ``test``, added at a time."""
-    store = ScheduleStore(workspace.root)
-    store.define(Schedule("test", cron, **fields), at, new=True)  # type: ignore[arg-type]  # as they are named
-    return store
 
 
 def fine(root: Path, run: Run, attempt: int, log: Path) -> int:

@@ -13,10 +13,10 @@ import pytest
 
 from pipeline.labels import LabelStore
 from pipeline.workspace import Workspace
+from tests.workflows.judgements import newest_judgements
 from tests.workflows.scoring_workspace import make_ensemble, make_workspace
 from workflows.cli import main
 from workflows.local_ray import local_ray
-from workflows.value_check import newest_judgements
 from workflows.value_ensemble import ensemble_path, load_ensemble
 from workflows.value_requirements import penalty_warning
 
