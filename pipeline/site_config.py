@@ -33,6 +33,15 @@
     [gate]                      # bounds of the gate that values must pass, see 'recap value check'
     fail_auc = 0.65
 
+    [policy]                    # the policy that is fine-tuned, see pipeline/site_policy.py
+    type = "smolvla"
+
+    [promotion]                 # when a candidate is promoted, see pipeline/site_promotion.py
+    success_loss = 0.05
+
+    [remote]                    # an object store that keeps the workspace, see docs/object-store.md
+    url = "s3://bucket/lab"
+
     [defaults]
     operator = "ana"
 
@@ -50,6 +59,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError
+from pipeline.site_policy import PolicySection
+from pipeline.site_promotion import PromotionSection
+from pipeline.site_remote import RemoteSection
 from pipeline.site_value import ValueSection, check_gate
 
 SIMULATED_ROBOT = "simulated_gen3"
@@ -174,6 +186,9 @@ class SiteConfig:
     labels: LabelsSection = field(default_factory=LabelsSection)
     value: ValueSection = field(default_factory=ValueSection)
     gate: Mapping[str, float] = field(default_factory=dict)  # bounds by name; the gate knows the names
+    policy: PolicySection = field(default_factory=PolicySection)
+    promotion: PromotionSection = field(default_factory=PromotionSection)
+    remote: RemoteSection = field(default_factory=RemoteSection)
     path: Path | None = field(default=None, compare=False)  # the file it was read from, for errors
 
     def __post_init__(self) -> None:
@@ -239,6 +254,9 @@ def _from_document(document: dict[str, Any]) -> SiteConfig:
         labels=LabelsSection(**_table("labels", document.get("labels", {}), LabelsSection)),
         value=ValueSection(**_table("value", document.get("value", {}), ValueSection)),
         gate=check_gate(dict(_require_table("gate", document.get("gate", {})))),
+        policy=PolicySection(**_table("policy", document.get("policy", {}), PolicySection)),
+        promotion=PromotionSection(**_table("promotion", document.get("promotion", {}), PromotionSection)),
+        remote=RemoteSection(**_table("remote", document.get("remote", {}), RemoteSection)),
     )
 
 

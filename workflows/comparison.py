@@ -1,14 +1,17 @@
 """How good is a policy, and is one better than another: intervals and a paired test.
 
-An evaluation is a list of :class:`Attempt`; two evaluations are comparable when they ran the same
-starts in the same order. Success has a Wilson interval (Wilson 1927, eq. for the score interval);
-successes per hour and paired differences have percentile bootstrap intervals (Efron 1979) over starts.
+An evaluation is a list of :class:`Attempt`; two evaluations are comparable when they ran the same starts in
+the same order. Success has a Wilson interval (Wilson 1927, eq. for the score interval); successes per hour
+and paired differences have percentile bootstrap intervals (Efron 1979) over starts. The intervals are those
+of a number of starts that was fixed beforehand: where an evaluation stopped early, they lean a little towards
+what stopped it. Whether a candidate is promoted does not rest on them but on
+:mod:`workflows.promotion_looks`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,13 +25,18 @@ BOOTSTRAP_RESAMPLES = 4000
 
 @dataclass(frozen=True)
 class Attempt:
-    """One evaluated start: which, what happened, and how long it took in robot seconds."""
+    """One evaluated start: which, what happened, and how long it took in robot seconds.
+
+    ``interventions``: how often a person took over. In simulation nobody does; there it is 1 where a scripted
+    supervisor who only watched would have taken over at least once, and 0 otherwise.
+    """
 
     task: str
     start_seed: int
     success: bool
     steps: int
     seconds: float
+    interventions: int = 0
 
 
 @dataclass(frozen=True)
@@ -51,8 +59,8 @@ class Performance:
     median_success_seconds: float | None
 
 
-# A candidate is better where the one-sided p-value on the same starts is below this: the decision and the
-# report's words ask the same.
+# Other policies than the one to be beaten are called better or not by the one-sided p-value below this; the
+# error of a promotion, over all looks together, is at most this unless recap.toml says otherwise.
 SIGNIFICANCE = 0.05
 # A candidate that is faster but fails more often by over this share is not promoted.
 LARGEST_SUCCESS_LOSS = 0.05
@@ -60,11 +68,20 @@ LARGEST_SUCCESS_LOSS = 0.05
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Candidate minus reference on the same starts; ``p_value`` is one-sided, for 'not better'."""
+    """Candidate minus reference on the same starts; ``p_value`` is one-sided, for 'not better'.
+
+    ``better``: whether it counts as better beyond chance, where another test than this p-value alone says so.
+    """
 
     successes_per_hour: Estimate
     success_rate: Estimate
     p_value: float
+    better: bool | None = None
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the candidate makes more successes per hour beyond chance."""
+        return self.p_value < SIGNIFICANCE if self.better is None else self.better
 
 
 def wilson_interval(successes: int, attempts: int) -> Estimate:
@@ -100,12 +117,8 @@ def paired_difference(
     candidate: Sequence[Attempt], reference: Sequence[Attempt], seed: int = 0
 ) -> PairedDifference:
     """Candidate against reference; raises ``InputError`` when the starts are not the same."""
-    starts = [(a.task, a.start_seed) for a in candidate]
-    if not starts or starts != [(a.task, a.start_seed) for a in reference]:
-        raise InputError(
-            "the two evaluations did not run the same starts: evaluate both with the same --starts"
-        )
-    picks = _resamples(len(starts), seed)
+    require_same_starts(candidate, reference)
+    picks = _resamples(len(candidate), seed)
     c_success, c_seconds = _arrays(candidate)
     r_success, r_seconds = _arrays(reference)
     differences = _throughput(*_resampled(c_success, c_seconds, picks)) - _throughput(
@@ -123,6 +136,62 @@ def paired_difference(
         # Counting the observed sample keeps the p-value off zero (Davison & Hinkley 1997, eq. 4.11).
         p_value=float((1 + np.sum(differences <= 0)) / (1 + len(differences))),
     )
+
+
+def require_same_starts(candidate: Sequence[Attempt], reference: Sequence[Attempt]) -> None:
+    """Raises ``InputError`` unless both ran the same starts in the same order, at least one."""
+    starts = [(a.task, a.start_seed) for a in candidate]
+    if not starts or starts != [(a.task, a.start_seed) for a in reference]:
+        raise InputError(
+            "the two evaluations did not run the same starts: evaluate both with the same --starts"
+        )
+
+
+def paired_share(gained: int, lost: int, starts: int) -> Estimate:
+    """Difference of two success rates on the same starts, with Tango's 95 % score interval.
+
+    ``gained``: starts that only the candidate solved; ``lost``: that only the reference did. The bounds are
+    the differences ``d`` at which ``|gained - lost - n d| = z sqrt(n (2 q + d (1 - d)))``, where ``q``, the
+    chance of a start that only the reference solves, has its greatest likelihood under ``d``: Tango 1998
+    ("Equivalence test and confidence interval for the difference in proportions for the paired-sample
+    design", Statistics in Medicine 17), eqs. 11 and 12. Right for a few starts too, and where no start
+    tells the two apart. Raises ``ValueError`` for counts that cannot be.
+    """
+    if starts < 1 or min(gained, lost) < 0 or gained + lost > starts:
+        raise ValueError(f"{gained} gained and {lost} lost of {starts} starts")
+    point = (gained - lost) / starts
+
+    def height(d: float) -> float:
+        """The score statistic under the difference ``d``; it falls as ``d`` grows."""
+        b = d * (2 * starts - gained + lost) - gained - lost
+        root = math.sqrt(max(b * b + 8 * starts * lost * d * (1 - d), 0.0))
+        spread = starts * ((root - b) / (2 * starts) + d * (1 - d))
+        away = gained - lost - starts * d
+        if abs(away) < 1e-12:
+            return 0.0
+        return away / math.sqrt(spread) if spread > 1e-15 else math.copysign(math.inf, away)
+
+    return Estimate(point, _crossing(height, -1.0, point, Z_95), _crossing(height, point, 1.0, -Z_95))
+
+
+def _crossing(falling: Callable[[float], float], low: float, high: float, level: float) -> float:
+    """Where a falling function passes ``level`` between ``low`` and ``high``, by bisection."""
+    for _ in range(60):
+        middle = (low + high) / 2
+        if falling(middle) > level:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+def mean_difference(values: Sequence[float], seed: int = 0) -> Estimate:
+    """The mean of paired differences with its percentile bootstrap interval over starts."""
+    found = np.array(values, float)
+    if not len(found):
+        raise ValueError("no differences")
+    picks = _resamples(len(found), seed)
+    return _percentile_estimate(float(found.mean()), found[picks].mean(axis=1))
 
 
 def _arrays(attempts: Sequence[Attempt]) -> tuple[np.ndarray, np.ndarray]:

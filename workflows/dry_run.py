@@ -1,8 +1,8 @@
 """What ``recap improve`` would do now, and why: told from keys alone. Starts no Ray and writes nothing.
 
 The labels are frozen into a temporary folder, since a step's key depends on what was frozen and not on where.
-What a turn leads to is known as far as its results are there: the gate's verdict once it was asked, the
-report once every policy was evaluated.
+What a turn leads to is known as far as its results are there: the gate's verdict once it was asked, whether
+another round of starts is needed once a round is there, the report once it is decided.
 """
 
 from __future__ import annotations
@@ -16,17 +16,12 @@ from tempfile import TemporaryDirectory
 
 from pipeline.label_snapshot import Snapshot, SnapshotRow, read_snapshot
 from pipeline.workspace import EpisodeEntry, Workspace
-from workflows.improvement import (
-    add_champion,
-    attempts_of,
-    compared,
-    decide,
-    known_base,
-    require_demonstrations,
-)
+from workflows.improvement import add_champion, known_base, require_demonstrations
+from workflows.label_loss import require_labels_not_lost
 from workflows.ledger import Ledger
-from workflows.loop_graph import LoopGraph, TurnSteps
-from workflows.report_graph import report_step, values_report_step
+from workflows.loop_graph import CANDIDATE, LoopGraph, TurnSteps
+from workflows.promotion_rounds import attempts_of, judged
+from workflows.report_graph import Decision, report_step, values_report_step
 from workflows.settings import LoopSettings
 from workflows.step_explanation import PlannedStep, plan
 from workflows.step_recipe import Step
@@ -37,6 +32,7 @@ from workflows.value_gate import GateVerdict, read_gate, verdict
 from workflows.value_graph import AnyStep
 
 _LABELS = "input snapshot changed"
+_ROUNDS = ("evaluation.first ", "evaluation.starts ")
 
 
 def dry_run(
@@ -79,11 +75,10 @@ class _Turn:
             steps += [*turn.cache, *turn.members, turn.scores, turn.advantages, turn.gate, page]
         else:
             steps += turn.all()
+        decision = None if closed else self._decided(store, graph, turn, reference, steps)
         planned = plan(store, steps)
-        found = {p.step.key: result for p in planned if (result := store.find(p.step)) is not None}
-        whole = gate is not None and not closed and len(found) == len(planned)
-        if whole and gate is not None:
-            decision = decide(compared(attempts_of(turn, found))[reference], reference)
+        whole = gate is not None and decision is not None
+        if gate is not None and decision is not None:
             page = report_step(
                 self.workspace, snapshot, turn, base, iteration, reference, decision, gate.note
             )
@@ -95,11 +90,37 @@ class _Turn:
             failed = ", ".join(check.name for check in gate.report.of("fail"))
             yield f"the gate is closed ({failed}): nothing is fine-tuned, see 'recap value check'"
         elif not whole:
+            yield from self._rounds(turn)
             yield "then: the report and, where a policy is new, the film"
             if gate is None and not self.settings.quick and not self.accept_values:
                 yield "where the gate finds that the values cannot be trusted, it stops after judge_values"
         elif not noted:
             yield "then: the turn is noted in runs.sqlite"
+
+    def _decided(
+        self, store: StepStore, graph: LoopGraph, turn: TurnSteps, reference: str, steps: list[Step]
+    ) -> Decision | None:
+        """The decision where everything is there; adds to ``turn`` and ``steps`` the rounds that it takes."""
+        while True:
+            found = {step.key: done for step in steps if (done := store.find(step)) is not None}
+            if len(found) < len({step.key for step in steps}):
+                return None
+            verdict = judged(self.settings, attempts_of(turn, found), reference)
+            if not verdict.is_open:
+                return verdict.decision()
+            steps += graph.add_round(turn)
+
+    def _rounds(self, turn: TurnSteps) -> Iterator[str]:
+        """Which round the evaluations are at, where there may be more."""
+        ends = self.settings.promotion.rounds(self.settings.evaluation_starts)
+        planned = turn.evaluations[CANDIDATE][-1].parameters["evaluation"]["starts"]
+        if self.settings.promotion.stop_early and planned < ends[-1]:
+            k = ends.index(planned)
+            starts = planned - [0, *ends][k]
+            yield (
+                f"evaluation: round {k + 1} of at most {len(ends)}, {starts} starts of each policy; further "
+                f"rounds, up to {ends[-1]} starts, only while the decision is open"
+            )
 
     def _base(
         self, store: StepStore, ledger: Ledger, graph: LoopGraph, entries: Sequence[EpisodeEntry]
@@ -116,6 +137,7 @@ class _Turn:
     def _frozen(self, episode_ids: Sequence[str]) -> Snapshot:
         if not self.workspace.labels_path.exists():
             # Opening the labels would make the file: nobody has said anything, so no outcome is there.
+            require_labels_not_lost(self.workspace)
             return Snapshot(self.folder, "", ())
         return freeze_labels(self.workspace, episode_ids, self.folder)
 
@@ -148,10 +170,19 @@ class _Turn:
         needed = dict.fromkeys(step.name for step in one.step.upstream() if step.key in waiting)
         if needed:
             return f"follows {', '.join(needed)}"
+        if one.step.name == "evaluate":
+            return _round_of(one)
         if _LABELS not in one.why.split("; "):
             return one.why
         said = _labels_since(self.workspace, store.published(one.step.name), snapshot)
         return re.sub(rf"(^|; ){_LABELS}(?=;|$)", rf"\g<1>{said}", one.why)
+
+
+def _round_of(one: PlannedStep) -> str:
+    """Why an evaluation runs, but for the numbers of its starts: they differ from round to round."""
+    asked = one.step.parameters["evaluation"]
+    rest = [why for why in one.why.split("; ") if not why.startswith(_ROUNDS)]
+    return "; ".join(rest) or f"round of starts {asked['first'] + 1} to {asked['starts']}"
 
 
 def _labels_since(workspace: Workspace, published: Sequence[StepResult], snapshot: Snapshot) -> str:

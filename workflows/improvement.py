@@ -8,26 +8,19 @@ must happen once and in order: labels, the gate, the decision, the champion, the
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pipeline.errors import Failure, InputError
 from pipeline.label_snapshot import Snapshot
 from pipeline.workspace import Workspace
-from workflows.comparison import (
-    LARGEST_SUCCESS_LOSS,
-    SIGNIFICANCE,
-    Attempt,
-    PairedDifference,
-    Performance,
-    paired_difference,
-    performance,
-)
-from workflows.evaluation import read_attempts
+from workflows.comparison import PairedDifference, Performance, performance
 from workflows.ledger import Champion, Ledger
-from workflows.loop_graph import BASE, CANDIDATE, CHAMPION, LoopGraph, TurnSteps
+from workflows.loop_graph import BASE, CHAMPION, LoopGraph, TurnSteps
+from workflows.promotion_rounds import attempts_of, compared, evaluate_until_decided
 from workflows.report_graph import Decision, report_step, values_report_step
+from workflows.report_iterations import write_iterations_report
 from workflows.settings import LoopSettings
 from workflows.step_files import CHECKPOINT, DATASET, REPORT_FILE
 from workflows.step_recipe import Step
@@ -41,7 +34,10 @@ from workflows.value_graph import AnyStep
 
 @dataclass(frozen=True)
 class TurnResult:
-    """What one turn of the loop gave; ``candidate`` is its key, ``champion`` who holds after it."""
+    """What one turn of the loop gave; ``candidate`` is its key, ``champion`` who holds after it.
+
+    ``history`` is the page over all iterations; ``history_fault`` why it could not be written.
+    """
 
     iteration: int
     gate: GateVerdict
@@ -54,6 +50,8 @@ class TurnResult:
     checkpoint: Path
     candidate: str
     champion: Champion | None = None
+    history: Path | None = None
+    history_fault: str = ""
 
 
 @dataclass(frozen=True)
@@ -131,7 +129,7 @@ def require_demonstrations(demonstrations: Sequence[str]) -> Sequence[str]:
 
 
 def improve(loop: Loop, episode_ids: Sequence[str], base: StepResult) -> TurnResult:
-    """One turn: learns values, has them judged, fine-tunes from ``base``, evaluates, decides, reports.
+    """One turn: learns values, has them judged, fine-tunes from ``base``, evaluates until decided, reports.
 
     Raises ``GateClosed`` where the values cannot be trusted; nothing is then fine-tuned on them, the ledger
     and the champion stay as they are, and ``reports/values-<iteration>.html`` shows why.
@@ -145,12 +143,10 @@ def improve(loop: Loop, episode_ids: Sequence[str], base: StepResult) -> TurnRes
     if not gate.goes_on:
         page = loop.runner.run(values_report_step(loop.workspace, snapshot, turn, iteration))
         link = _link(loop.workspace.reports / f"values-{iteration}.html", page.path / REPORT_FILE)
+        _history(loop)
         raise GateClosed(gate.report, link)
-    steps = turn.all()
-    results = {step.key: done for step, done in zip(steps, loop.runner.run_all(steps), strict=True)}
+    results, decision = evaluate_until_decided(loop.runner, loop.graph, turn, reference)
     attempts = attempts_of(turn, results)
-    against = compared(attempts)
-    decision = decide(against[reference], reference)
     page = loop.runner.run(
         report_step(loop.workspace, snapshot, turn, base, iteration, reference, decision, gate.note)
     )
@@ -158,7 +154,7 @@ def improve(loop: Loop, episode_ids: Sequence[str], base: StepResult) -> TurnRes
         iteration=iteration,
         gate=gate,
         performances={name: performance(found) for name, found in attempts.items()},
-        against=against,
+        against=compared(attempts, reference, decision),
         decision=decision,
         reference=reference,
         report=_link(loop.workspace.reports / f"iteration-{iteration}.html", page.path / REPORT_FILE),
@@ -169,24 +165,8 @@ def improve(loop: Loop, episode_ids: Sequence[str], base: StepResult) -> TurnRes
         candidate=turn.recap.key,
     )
     champion = _conclude(loop, results[turn.recap.key], list(results.values()), result)
-    return replace(result, champion=champion)
-
-
-def attempts_of(turn: TurnSteps, results: Mapping[str, StepResult]) -> dict[str, list[Attempt]]:
-    """What each policy did on the starts, from the turn's finished steps by key."""
-    return {
-        name: read_attempts(*(results[part.key].path for part in parts))
-        for name, parts in turn.evaluations.items()
-    }
-
-
-def compared(attempts: Mapping[str, list[Attempt]]) -> dict[str, PairedDifference]:
-    """The candidate against each other policy."""
-    return {
-        name: paired_difference(attempts[CANDIDATE], found)
-        for name, found in attempts.items()
-        if name != CANDIDATE
-    }
+    history, fault = _history(loop)
+    return replace(result, champion=champion, history=history, history_fault=fault)
 
 
 def learn_values(loop: Loop, snapshot: Snapshot, turn: TurnSteps) -> GateVerdict:
@@ -231,26 +211,8 @@ def add_champion(
     if champion is None:
         raise InputError(f"the champion {before[-1].path} is gone: put it back, or see 'recap rollback'")
     require_whole(store, champion, "or see 'recap rollback'")
-    turn.evaluations[CHAMPION] = graph.evaluation(champion, "positive", CHAMPION)
-    turn.checkpoints[CHAMPION] = champion
+    graph.add_champion(turn, champion)
     return CHAMPION
-
-
-def decide(difference: PairedDifference, reference: str) -> Decision:
-    """Promotes a candidate that is faster beyond chance on the same starts and not much less reliable.
-
-    The rule: more successes per hour with p < 0.05 (one-sided paired bootstrap), and a success rate at
-    most five points below the reference's.
-    """
-    gain, p = difference.successes_per_hour, difference.p_value
-    loss = -difference.success_rate.value
-    chance = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-    facts = f"{gain.value:+.0f} successes per hour [{gain.low:+.0f}, {gain.high:+.0f}], {chance}"
-    if loss > LARGEST_SUCCESS_LOSS:
-        return Decision(False, f"kept {reference}: the candidate succeeds {100 * loss:.0f} points less often")
-    if p < SIGNIFICANCE:
-        return Decision(True, f"promoted: better than {reference} on the same starts ({facts})")
-    return Decision(False, f"kept {reference}: not better beyond chance on the same starts ({facts})")
 
 
 def _record(loop: Loop, steps: list[Step]) -> list[str]:
@@ -272,6 +234,11 @@ def _conclude(
             "performances": {name: asdict(found) for name, found in result.performances.items()},
             "promoted": result.decision.promoted,
             "reason": result.decision.reason,
+            "decision": {
+                "rule": result.decision.rule,
+                "looks": [dict(look) for look in result.decision.looks],
+                "guards": [dict(guard) for guard in result.decision.guards],
+            },
             "values_passed": result.gate.report.passed,
             "report": os.path.relpath(result.report, loop.workspace.root),
         },
@@ -280,6 +247,14 @@ def _conclude(
     if result.decision.promoted:
         loop.ledger.promote(candidate.name, candidate.key, result.iteration, result.decision.reason)
     return loop.ledger.champion()
+
+
+def _history(loop: Loop) -> tuple[Path | None, str]:
+    """Writes the page over all iterations; the page, or why there is none."""
+    try:
+        return write_iterations_report(loop.workspace, loop.ledger, loop.runner.store), ""
+    except Exception as error:  # the turn is done and noted: no fault of a page may undo that
+        return None, " ".join(str(error).split()) or type(error).__name__
 
 
 def _link(link: Path, target: Path) -> Path:

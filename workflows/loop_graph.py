@@ -6,21 +6,31 @@ starts anything what is already done.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pipeline.label_snapshot import Snapshot
-from pipeline.workspace import Workspace
 from workflows import loop_steps, value_steps
-from workflows.settings import LoopSettings
-from workflows.step_code import CACHE, COLLECTING, DATASET, EVALUATING, TRAINING
-from workflows.step_recipe import Step
-from workflows.value_graph import AnyStep, LoopStep, ValueGraph
+from workflows.evaluation_graph import (
+    ASKED_NEGATIVE,
+    BASE,
+    CANDIDATE,
+    CHAMPION,
+    FILTERED,
+    EvaluationGraph,
+    TurnSteps,
+)
+from workflows.gpu_share import gpus_to_reserve
+from workflows.step_code import CACHE, COLLECTING, DATASET, TRAINING
+from workflows.step_recipe import ExternalInput, Keyed, Step
+from workflows.value_graph import AnyStep, LoopStep
+
+__all__ = ["ASKED_NEGATIVE", "BASE", "CANDIDATE", "CHAMPION", "FILTERED", "AnyStep", "LoopGraph", "TurnSteps"]
 
 # Scene seeds: recorded scenes and evaluated starts never meet.
 DEMONSTRATION_SCENES = {"skilled": 0, "sloppy": 100_000}
 ROLLOUT_SCENES = {"observer": 200_000, "supervisor": 300_000}
+_SCENES_A_TURN = 10_000
 # Sessions from the command line; beyond the evaluated starts, whatever the seed.
 COMMAND_SCENES = {"record": 2_000_000, "rollout": 1_000_000_000}
 
@@ -31,73 +41,34 @@ _SESSION_TITLES = {
     "supervisor": "roll out with a supervisor",
 }
 
-BASE = "base"
-CHAMPION = "champion"
-CANDIDATE = "RECAP"
-FILTERED = "filtered BC"
-ASKED_NEGATIVE = "RECAP, asked for negative"
 
-
-@dataclass(frozen=True)
-class TurnSteps:
-    """The steps of one turn; ``evaluations`` (in parts) and ``checkpoints`` are by the policy's name."""
-
-    cache: list[Step]
-    members: list[Step]
-    scores: Step
-    advantages: Step
-    gate: Step
-    dataset: Step
-    recap: Step
-    filtered: Step
-    evaluations: dict[str, list[Step]]
-    checkpoints: dict[str, AnyStep]
-
-    def all(self) -> list[Step]:
-        """Every step, in an order that keeps two cores busy."""
-        evaluations = [step for parts in self.evaluations.values() for step in parts]
-        return [
-            *self.cache,
-            *self.members,
-            self.filtered,
-            self.scores,
-            self.advantages,
-            self.gate,
-            self.recap,
-            self.dataset,
-            *evaluations,
-        ]
-
-
-class LoopGraph(ValueGraph):
+class LoopGraph(EvaluationGraph):
     """Makes the steps of a workspace under given settings."""
-
-    def __init__(
-        self,
-        workspace: Workspace,
-        settings: LoopSettings,
-        parts: int = 2,
-        gate: Mapping[str, float] | None = None,
-    ) -> None:
-        """``parts``: how many pieces recordings and evaluations are cut into, to use several cores.
-
-        ``gate``: bounds that values must pass, by name; ``None``: those of the workspace's ``recap.toml``.
-        """
-        super().__init__(workspace, settings, gate)
-        self.parts = parts
 
     def demonstrations(self, person: str, episodes: int) -> list[Step]:
         """A scripted person's demonstrations."""
         return self._session(f"demo-{person}", person, episodes, DEMONSTRATION_SCENES[person])
 
-    def rollouts(self, person: str, episodes: int, policy: AnyStep) -> list[Step]:
-        """Rollouts of ``policy``'s checkpoint with an observer (autonomous) or a supervisor."""
+    def rollouts(
+        self, person: str, episodes: int, policy: Keyed, *, turn: int = 1, indicator: str | None = None
+    ) -> list[Step]:
+        """Rollouts of ``policy``'s checkpoint with an observer (autonomous) or a supervisor, in parts.
+
+        Each ``turn`` has scenes of its own. ``indicator`` is what the policy is asked for.
+        """
         kind = "supervised" if person == "supervisor" else "autonomous"
-        name = f"rollout-{policy.key[:8]}-{kind}"
-        return self._session(name, person, episodes, ROLLOUT_SCENES[person], policy)
+        name = f"rollout{turn if turn > 1 else ''}-{policy.key[:8]}-{kind}"
+        first = ROLLOUT_SCENES[person] + (turn - 1) * _SCENES_A_TURN
+        return self._session(name, person, episodes, first, policy, indicator)
 
     def _session(
-        self, name: str, person: str, episodes: int, first_scene: int, policy: AnyStep | None = None
+        self,
+        name: str,
+        person: str,
+        episodes: int,
+        first_scene: int,
+        policy: Keyed | None = None,
+        indicator: str | None = None,
     ) -> list[Step]:
         recording = self.settings.recording
         session = {
@@ -111,6 +82,8 @@ class LoopGraph(ValueGraph):
             "rate_hz": recording.rate_hz,
             "image_size": recording.image_size,
         }
+        if indicator is not None:
+            session["indicator"] = indicator
         inputs: dict[str, Any] = {"workspace": self._workspace}
         parameters: dict[str, Any] = {"session": session}
         if policy is not None:
@@ -127,9 +100,6 @@ class LoopGraph(ValueGraph):
             )
             for k in range(self.parts)
         ]
-
-    def _part(self, title: str, k: int) -> str:
-        return f"{title} ({k + 1} of {self.parts})"
 
     def cache(self, snapshot: Snapshot) -> list[Step]:
         """Decodes the snapshot's frames."""
@@ -153,13 +123,20 @@ class LoopGraph(ValueGraph):
             "learning_rate": policy.base_learning_rate,
             "seed": self.settings.seed,
             "indicator_dropout": 0.0,
+            "policy_type": policy.type,
+            "policy_options": dict(policy.options),
+            **self._resources(),
         }
+        inputs = self._on(snapshot)
+        if policy.path:
+            inputs["weights"] = ExternalInput.of(Path(policy.path))
         return LoopStep(
             "train_base",
             loop_steps.train_base,
             self._sized(training=training),
-            self._on(snapshot),
+            inputs,
             TRAINING,
+            num_gpus=gpus_to_reserve(policy.device, 1),
             title="train the base policy",
         )
 
@@ -170,7 +147,7 @@ class LoopGraph(ValueGraph):
         advantages = self.advantages(snapshot, scores)
         recap = self._recap(snapshot, base, advantages)
         filtered = self._filtered(snapshot, base)
-        return TurnSteps(
+        turn = TurnSteps(
             cache=self.cache(snapshot),
             members=members,
             scores=scores,
@@ -179,36 +156,17 @@ class LoopGraph(ValueGraph):
             dataset=self._dataset(snapshot, advantages),
             recap=recap,
             filtered=filtered,
-            evaluations={
-                BASE: self.evaluation(base, None, BASE),
-                FILTERED: self.evaluation(filtered, None, FILTERED),
-                CANDIDATE: self.evaluation(recap, "positive", CANDIDATE),
-                ASKED_NEGATIVE: self.evaluation(recap, "negative", ASKED_NEGATIVE),
-            },
+            evaluations={},
             checkpoints={BASE: base, CANDIDATE: recap, FILTERED: filtered},
+            asked={
+                BASE: (base, None),
+                FILTERED: (filtered, None),
+                CANDIDATE: (recap, "positive"),
+                ASKED_NEGATIVE: (recap, "negative"),
+            },
         )
-
-    def evaluation(self, policy: AnyStep, indicator: str | None, name: str) -> list[Step]:
-        """A checkpoint on the settings' starts, in parts."""
-        recording = self.settings.recording
-        evaluation = {
-            "tasks": recording.tasks,
-            "starts": self.settings.evaluation_starts,
-            "max_steps": recording.max_steps,
-            "rate_hz": recording.rate_hz,
-            "indicator": indicator,
-        }
-        return [
-            LoopStep(
-                "evaluate",
-                loop_steps.evaluate_policy,
-                {"evaluation": evaluation, "part": [k, self.parts]},
-                {"checkpoint": policy},
-                EVALUATING,
-                title=self._part(f"evaluate {name}", k),
-            )
-            for k in range(self.parts)
-        ]
+        self.add_first_rounds(turn)
+        return turn
 
     def _recap(self, snapshot: Snapshot, base: AnyStep, advantages: Step) -> Step:
         policy = self.settings.policy
@@ -224,6 +182,7 @@ class LoopGraph(ValueGraph):
             self._sized(training=training),
             inputs,
             TRAINING,
+            num_gpus=gpus_to_reserve(policy.device, 1),
             title="fine-tune on everything, conditioned on the advantage (RECAP)",
         )
 
@@ -236,6 +195,7 @@ class LoopGraph(ValueGraph):
             parameters,
             inputs,
             TRAINING,
+            num_gpus=gpus_to_reserve(self.settings.policy.device, 1),
             title="fine-tune on successes and corrections (filtered BC)",
         )
 
@@ -245,6 +205,17 @@ class LoopGraph(ValueGraph):
             "steps": policy.fine_tune_steps,
             "learning_rate": policy.fine_tune_learning_rate,
             "seed": self.settings.seed,
+            "lora_rank": policy.lora_rank,
+            **self._resources(),
+        }
+
+    def _resources(self) -> dict[str, Any]:
+        policy = self.settings.policy
+        return {
+            "batch_size": policy.batch_size,
+            "accumulate": policy.accumulate,
+            "precision": policy.precision,
+            "device": policy.device,
         }
 
     def _dataset(self, snapshot: Snapshot, advantages: Step) -> Step:

@@ -6,13 +6,16 @@ that everything works in under 4 minutes and is too small to improve a policy re
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.errors import InputError
 from pipeline.site_config import SiteConfig
+from pipeline.site_policy import PolicySection
 from pipeline.site_value import TO_THE_END, ValueSection
+from workflows.promotion_rule import PromotionRule
 
 if TYPE_CHECKING:  # loads torch
     from value_model.network import NetworkConfig
@@ -79,31 +82,46 @@ class ValueSettings:
 class PolicySettings:
     """Training of the base policy and the fine-tunes that start from it.
 
-    ``positive_share`` is the share of each batch drawn from positive frames; ``indicator_dropout``
-    the share of samples whose prompt is the bare task.
+    ``type`` is the LeRobot policy, with ``options`` of its own configuration; ``path``, a folder, holds
+    weights that the base begins with. ``lora_rank`` is of the fine-tunes. ``positive_share`` is the share of
+    each batch drawn from positive frames; ``indicator_dropout`` the share of samples whose prompt is the bare
+    task.
     """
 
+    type: str = "gen3_vla"
+    path: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
     base_steps: int = 1000
     base_learning_rate: float = 1e-3
     fine_tune_steps: int = 1200
     fine_tune_learning_rate: float = 5e-4
     positive_share: float = 0.85
     indicator_dropout: float = 0.3
+    batch_size: int = 64
+    accumulate: int = 1
+    lora_rank: int = 0
+    precision: str = "float32"
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """Everything that decides what one iteration computes; its parts are the steps' parameters."""
+    """Everything that decides what one iteration computes; its parts are the steps' parameters.
+
+    ``evaluation_starts`` are those of an evaluation at most; ``promotion`` says whether it stops before.
+    """
 
     recording: RecordingSettings = field(default_factory=RecordingSettings)
     value: ValueSettings = field(default_factory=ValueSettings)
     policy: PolicySettings = field(default_factory=PolicySettings)
     evaluation_starts: int = 200
+    promotion: PromotionRule = field(default_factory=PromotionRule)
     seed: int = 0
     quick: bool = False  # few of everything; then recap.toml does not say how much is trained
 
 
 _SIZES = ("folds", "members", "steps")
+_POLICY_SIZES = ("base_steps", "fine_tune_steps")
 # Fresh weights on frozen features learn as fast as a small network; pretrained ones are only nudged.
 _VLM_LEARNING_RATES = {"frozen": 5e-4, "lora": 2e-4, "full": 2e-5}
 # The small network's is there because it learns a hundred episodes by heart.
@@ -122,6 +140,7 @@ QUICK = replace(
     value=replace(FULL.value, members=1, steps=60),
     policy=replace(FULL.policy, base_steps=120, fine_tune_steps=80),
     evaluation_starts=20,
+    promotion=replace(FULL.promotion, round_starts=10),
     quick=True,
 )
 
@@ -158,13 +177,29 @@ def resized(
 
 
 def settings_from_site(settings: LoopSettings, site: SiteConfig) -> LoopSettings:
-    """The settings with what ``[value]`` of ``recap.toml`` says; what the command line says comes after.
+    """A turn's settings, with what ``[value]``, ``[policy]`` and ``[promotion]`` of ``recap.toml`` say.
 
-    ``--quick`` stays quick: folds, members and steps are then not taken from the file. Raises
-    ``InputError`` naming the file for what contradicts itself.
+    What the command line says comes after. Evaluations stop as soon as they are decided, unless the file says
+    otherwise. ``--quick`` stays quick: folds, members, steps, starts and rounds are then not taken from the
+    file. Raises ``InputError`` naming the file for what contradicts itself.
     """
+    sizes, said = not settings.quick, site.promotion
     with site.named_in_errors():
-        return replace(settings, value=value_with(settings.value, site.value, sizes=not settings.quick))
+        return replace(
+            settings,
+            value=value_with(settings.value, site.value, sizes=sizes),
+            policy=_policy_with(settings.policy, site.policy, sizes=sizes),
+            promotion=replace(settings.promotion, stop_early=True).with_site(said, sizes=sizes),
+            evaluation_starts=(said.starts if sizes else None) or settings.evaluation_starts,
+        )
+
+
+def _policy_with(policy: PolicySettings, said: PolicySection, *, sizes: bool) -> PolicySettings:
+    """``policy`` with what ``[policy]`` says; without ``sizes`` the numbers of steps stay as they are."""
+    changes = said.said()
+    if not sizes:
+        changes = {name: found for name, found in changes.items() if name not in _POLICY_SIZES}
+    return replace(policy, **changes)
 
 
 def value_with(value: ValueSettings, said: ValueSection, *, sizes: bool = True) -> ValueSettings:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from workflows.comparison import Estimate, Performance
 from workflows.improvement import TurnResult
@@ -21,6 +22,7 @@ def turn_summary(result: TurnResult, workspace: Path) -> list[str]:
     lines += [
         f"Iteration {result.iteration}: {_sentence(result)}",
         f"Decision: {result.decision.reason}{_since(result)}.",
+        *_decided(result),
         *_against_filtered(result),
         *_indicator_sentence(result),
         "",
@@ -29,6 +31,7 @@ def turn_summary(result: TurnResult, workspace: Path) -> list[str]:
         f"Report:              {result.report}",
         f"Conditioned dataset: {result.dataset}",
         f"Checkpoint:          {result.checkpoint}",
+        *_history(result),
         "",
         "Next:",
         *_next_commands(workspace),
@@ -77,6 +80,13 @@ def _sentence(result: TurnResult) -> str:
     )
 
 
+def _history(result: TurnResult) -> Iterator[str]:
+    if result.history is not None:
+        yield f"All iterations:      {result.history}"
+    elif result.history_fault:
+        yield f"The page over all iterations could not be written: {result.history_fault}"
+
+
 def _since(result: TurnResult) -> str:
     """What became of a promotion, where the turn is repeated and its candidate is champion no more."""
     champion = result.champion
@@ -84,6 +94,37 @@ def _since(result: TurnResult) -> str:
         return ""
     happened = "rolled back since" if champion.kind == "rollback" else "replaced since"
     return f"; {happened}, the champion is {_of(champion)}"
+
+
+def _decided(result: TurnResult) -> Iterator[str]:
+    """The looks that the decision took, a line each, and a line on the guard rails."""
+    looks, guards = result.decision.looks, result.decision.guards
+    for look in looks if len(looks) > 1 else []:
+        yield (
+            f"  after {look['starts']} starts: {look['difference']:+.0f} per hour, {_p(look['p'])} "
+            f"({_bound(look['bound'])}): {look['verdict']}"
+        )
+    if guards:
+        said = (f"{guard['name']} {guard['verdict']} ({_worse(guard)})" for guard in guards)
+        yield f"Guard rails: {', '.join(said)}."
+
+
+def _p(value: float) -> str:
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
+def _bound(value: float) -> str:
+    return f"counts up to {value:.4f}" if value else "none would count"
+
+
+def _worse(guard: Mapping[str, Any]) -> str:
+    """``18 points better`` or ``3 more in 100 attempts``."""
+    worse = float(guard["worse"])
+    if abs(worse) < 0.5:
+        return "no difference"
+    if guard["unit"] == "points":
+        return f"{abs(worse):.0f} points {'worse' if worse > 0 else 'better'}"
+    return f"{abs(worse):.0f} {'more' if worse > 0 else 'fewer'} in 100 attempts"
 
 
 def _of(champion: Champion) -> str:

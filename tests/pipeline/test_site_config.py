@@ -18,6 +18,8 @@ from pipeline.site_config import (
     SiteConfig,
     load_site_config,
 )
+from pipeline.site_promotion import PromotionSection
+from pipeline.site_remote import RemoteSection
 from pipeline.site_value import ValueSection
 
 FULL = """
@@ -50,6 +52,12 @@ n_seconds = 1
 device = "cuda:1"
 [gate]
 fail_auc = 1
+[promotion]
+stop_early = false
+starts = 300
+success_loss = 0
+[remote]
+url = "file:///mnt/lab"
 """
 
 
@@ -73,6 +81,8 @@ def test_a_full_file_is_read(tmp_path: Path) -> None:
             network="vlm", backbone="/models/siglip", tune="lora", members=3, n_seconds=1, device="cuda:1"
         ),
         gate={"fail_auc": 1.0},
+        promotion=PromotionSection(stop_early=False, starts=300, success_loss=0),
+        remote=RemoteSection(url="file:///mnt/lab"),
     )
     assert pickle.loads(pickle.dumps(config)) == config
 
@@ -90,7 +100,7 @@ def test_no_file_and_an_empty_file_mean_the_simulated_arm(tmp_path: Path) -> Non
         (
             "taks = []",
             r"unknown key 'taks' in the top level; did you mean 'tasks'\? known are robot, cameras, "
-            "operator, tasks, defaults, cache, labels, value, gate$",
+            "operator, tasks, defaults, cache, labels, value, gate, promotion, remote$",
         ),
         ("[robot]\nip = '1'", r"unknown key 'ip' in \[robot\]"),
         ("[cameras.a]\ntype='x'\nfps=1", r"unknown key 'fps' in \[cameras.a\]"),
@@ -145,6 +155,22 @@ def test_no_file_and_an_empty_file_mean_the_simulated_arm(tmp_path: Path) -> Non
         ("[gate]\nfail_auc = 'high'", "gate.fail_auc must be a number"),
         ("[gate]\nfail_auc = nan", "gate.fail_auc must be a number"),
         ("gate = 3", "gate must be a table"),
+        ("[promotion]\nstop_early = 1", "promotion.stop_early must be true or false, not 1"),
+        ("[promotion]\nstarts = 1", "promotion.starts must be a whole number, 2 or more, not 1"),
+        ("[promotion]\nround_starts = 2.5", "promotion.round_starts must be a whole number"),
+        ("[promotion]\nstarts = 20\nround_starts = 40", "promotion.round_starts is 40, more than"),
+        ("[promotion]\nsignificance = 0", "promotion.significance must be a number above 0 and below 0.5"),
+        ("[promotion]\nsignificance = 0.5", "promotion.significance must be a number above 0 and below 0.5"),
+        ("[promotion]\nleast_chance = -0.1", "promotion.least_chance must be a number from 0 to below 0.5"),
+        ("[promotion]\nsuccess_loss = 5", "promotion.success_loss must be a share from 0 to 1, not 5"),
+        ("[promotion]\ntask_success_loss = nan", "promotion.task_success_loss must be a share"),
+        ("[promotion]\nmore_interventions = true", "promotion.more_interventions must be a number from 0 to"),
+        (
+            "[promotion]\nsucces_loss = 0",
+            r"unknown key 'succes_loss' in \[promotion\]; did you mean 'success_",
+        ),
+        ("promotion = 3", "promotion must be a table"),
+        ("[remote]\nurl = 3", "remote.url must be a text"),
         ("[defaults]\noperator = ' '", "defaults.operator must be a text"),
     ],
 )

@@ -13,18 +13,20 @@ from typing import Any
 import pytest
 
 from pipeline.label_snapshot import Snapshot
+from pipeline.site_config import load_site_config
 from pipeline.workspace import Workspace
 from tests.value_model.gate_samples import sound_case
 from tests.workflows.sample_lab import add_episode, frozen
 from value_model.gate_report import Check, GateReport
 from workflows.cli import main
 from workflows.comparison import Attempt
-from workflows.evaluation import write_attempts
-from workflows.improvement import add_champion, attempts_of, compared, decide
+from workflows.evaluation import EvaluationConfig, write_attempts
+from workflows.improvement import add_champion
 from workflows.ledger import Ledger
 from workflows.loop_graph import CANDIDATE, LoopGraph, TurnSteps
-from workflows.report_graph import report_step, values_report_step
-from workflows.settings import FULL, LoopSettings, resized
+from workflows.promotion_rounds import attempts_of, judged
+from workflows.report_graph import Decision, report_step, values_report_step
+from workflows.settings import FULL, LoopSettings, resized, settings_from_site
 from workflows.step_recipe import Step
 from workflows.step_store import StepStore
 from workflows.turn_labels import freeze_labels
@@ -52,8 +54,21 @@ def leave_failed(out: Path, **given: Any) -> dict[str, Any]:
 
 
 def leave_attempts(out: Path, **given: Any) -> dict[str, Any]:
-    """Stands for an evaluation: eight starts, all solved."""
-    write_attempts([Attempt("t", start, True, 30, 3.0) for start in range(8)], out)
+    """Stands for an evaluation: every start solved in the same time, so that no policy is better."""
+    config = EvaluationConfig.from_parameters(given["evaluation"])
+    starts = [config.start(i) for i in config.numbers(given["part"])]
+    write_attempts([Attempt(task, seed, True, 30, 3.0) for task, seed in starts], out)
+    return {}
+
+
+def leave_mixed(out: Path, **given: Any) -> dict[str, Any]:
+    """Stands for an evaluation: asked for "positive" a little faster than otherwise, now and then slower."""
+    config = EvaluationConfig.from_parameters(given["evaluation"])
+    attempts = []
+    for i in config.numbers(given["part"]):
+        faster = config.indicator == "positive" and i % 7 in (1, 3)
+        attempts.append(Attempt(*config.start(i), True, 30, 2.5 if faster else 3.0 - (i % 5) / 5))
+    write_attempts(attempts, out)
     return {}
 
 
@@ -68,7 +83,8 @@ class Lab:
     def settings(self) -> LoopSettings:
         """As the command has them."""
         tasks = tuple(dict.fromkeys(entry.info.task for entry in self.workspace.list_episodes()))
-        return resized(FULL, seed=0, tasks=tasks)
+        site = load_site_config(self.workspace.config_path)
+        return resized(settings_from_site(FULL, site), seed=0, tasks=tasks)
 
     @property
     def graph(self) -> LoopGraph:
@@ -84,11 +100,12 @@ class Lab:
         """The labels of now, frozen where the loop freezes them."""
         return freeze_labels(self.workspace, [entry.id for entry in self.workspace.list_episodes()])
 
-    def publish(self, *steps: Step, gate: str = "passed") -> None:
+    def publish(self, *steps: Step, gate: str = "passed", evaluated: str = "attempts") -> None:
         """Makes steps, and before them those they need, exist under their keys."""
+        kinds = {"judge_values": f"leave_{gate}", "evaluate": f"leave_{evaluated}"}
         for step in steps:
             self.publish(*[s for s in step.upstream() if self.store.find(s) is None], gate=gate)
-            kind = {"judge_values": f"leave_{gate}", "evaluate": "leave_attempts"}.get(step.name, "leave")
+            kind = kinds.get(step.name, "leave")
             call = replace(self.store.call(step), function=f"tests.workflows.test_dry_run:{kind}")
             self.store.execute(call, lambda *_: None)
 
@@ -105,6 +122,16 @@ class Lab:
         assert found is not None
         return self.graph.turn(self.snapshot(), found)
 
+    def evaluate(self, turn: TurnSteps, reference: str = "base") -> Decision:
+        """All steps of the turn, and the rounds of evaluations that the decision takes."""
+        while True:
+            self.publish(*turn.all())
+            done = {step.key: found for step in turn.all() if (found := self.store.find(step)) is not None}
+            verdict = judged(self.settings, attempts_of(turn, done), reference)
+            if not verdict.is_open:
+                return verdict.decision()
+            self.graph.add_round(turn)
+
     def finish(self) -> None:
         """A whole turn, its report and its entry in the ledger."""
         turn, ledger, snapshot = self.turn(), Ledger(self.workspace), self.snapshot()
@@ -112,9 +139,7 @@ class Lab:
         assert base is not None
         number = ledger.iteration_of(turn.recap.key)
         reference = add_champion(self.graph, self.store, ledger, turn, base, number)
-        self.publish(*turn.all())
-        results = {step.key: found for step in turn.all() if (found := self.store.find(step)) is not None}
-        decision = decide(compared(attempts_of(turn, results))[reference], reference)
+        decision = self.evaluate(turn, reference)
         self.publish(report_step(self.workspace, snapshot, turn, base, number, reference, decision, ""))
         ledger.record_iteration(number, turn.recap.key, {"promoted": False, "reason": decision.reason})
 
@@ -156,6 +181,10 @@ def test_before_there_is_a_base_policy_everything_follows_from_it(
     assert "   1 x judge_values: follows advantages\n" in out
     assert "   1 x fine_tune_recap: follows train_base, advantages\n" in out
     assert "   2 x evaluate: follows train_base\n" in out
+    assert (
+        "evaluation: round 1 of at most 5, 40 starts of each policy; further rounds, up to 200 starts, only "
+        "while the decision is open\n" in out
+    )
     assert out.endswith("it stops after judge_values\n") and "then: the report" in out
     assert not lab.workspace.steps.exists() or not list(lab.workspace.steps.iterdir())
 
@@ -176,7 +205,7 @@ def test_a_finished_turn_leaves_nothing_to_do_and_new_labels_say_what_follows(
     assert "   2 x cache_frames: labels changed (3 new episodes, 1 other outcome)\n" in out
     assert "   1 x fine_tune_recap: follows advantages\n" in out
     # The base policy stays, and so does what was measured of it.
-    assert "done: 2 steps (2 evaluate)" in out
+    assert "done: 2 steps (2 evaluate)" in out  # of the first round; the others may follow
 
 
 def test_another_bound_asks_only_the_gate_and_the_report_anew(
@@ -206,9 +235,29 @@ def test_a_closed_gate_is_told_and_what_would_follow_if_a_person_accepts_the_val
     assert "the gate is closed" not in out and base.name not in out
 
 
+def test_the_next_round_is_planned_where_the_rounds_before_it_leave_it_open(
+    lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab.base()
+    turn = lab.turn()
+    lab.publish(*turn.all(), evaluated="mixed")
+    out = said(lab, capsys)
+    assert "to run: 8 steps\n   8 x evaluate: round of starts 41 to 80\n" in out
+    assert "evaluation: round 2 of at most 5, 40 starts of each policy" in out
+    lab.publish(*lab.graph.add_round(turn), evaluated="mixed")
+    assert "evaluation: round 3 of at most 5" in said(lab, capsys)
+    # Asked to look once, it runs them all.
+    lab.workspace.config_path.write_text("[promotion]\nstop_early = false\n")
+    out = said(lab, capsys)
+    assert "to run: 24 steps\n   8 x evaluate: round of starts 81 to 120\n" in out
+    assert "evaluation: round" not in out
+    lab.workspace.config_path.write_text("[promotion]\nstarts = 80\n")
+    assert "1 x film: " in said(lab, capsys)
+
+
 def test_what_is_computed_but_not_noted_is_told(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     lab.base()
-    lab.publish(*lab.turn().all())
+    assert "given up after 120 of 200 starts" in lab.evaluate(lab.turn()).reason
     out = said(lab, capsys)
     assert "to run: 2 steps" in out and "1 x film: " in out and "1 x report: follows film\n" in out
     assert out.endswith("then: the turn is noted in runs.sqlite\n")

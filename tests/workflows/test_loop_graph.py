@@ -13,6 +13,7 @@ from pipeline.errors import InputError
 from pipeline.label_snapshot import Snapshot
 from pipeline.workspace import Workspace
 from value_model.training_config import ValueTrainingConfig
+from workflows.evaluation import EvaluationConfig
 from workflows.loop_graph import LoopGraph, TurnSteps
 from workflows.report_graph import Decision, report_step, values_report_step
 from workflows.settings import LoopSettings, value_training
@@ -119,6 +120,47 @@ def test_the_parameters_of_training_are_those_of_the_settings(tmp_path: Path) ->
     for member in turn_of(Workspace(tmp_path), settings).members:
         parameters = member.parameters["training"]
         assert ValueTrainingConfig.from_parameters(parameters) == value_training(settings)
+
+
+def test_rounds_are_added_for_every_policy_and_their_starts_follow_on(tmp_path: Path) -> None:
+    settings = replace(LoopSettings(), evaluation_starts=90)
+    settings = replace(settings, promotion=replace(settings.promotion, stop_early=True))
+    graph = LoopGraph(Workspace(tmp_path), settings)
+    snapshot = Snapshot(tmp_path / "snapshot.parquet", "d" * 64, ())
+    turn = graph.turn(snapshot, graph.base(snapshot))
+    champion = replace(turn.filtered, name="tuned_before")
+    graph.add_champion(turn, champion)
+    assert starts_of(turn, "RECAP") == list(range(40))
+    assert len(graph.add_round(turn)) == 2 * 5 and starts_of(turn, "RECAP") == list(range(80))
+    assert {step.key for step in graph.add_round(turn)} < {step.key for step in turn.all()}
+    assert graph.add_round(turn) == []
+    for name in turn.asked:
+        assert starts_of(turn, name) == list(range(90))
+        assert len({step.key for step in turn.evaluations[name]}) == 6
+    # Without looks in between all rounds are asked for at once; they are the same steps.
+    once = replace(settings, promotion=replace(settings.promotion, stop_early=False))
+    whole = LoopGraph(Workspace(tmp_path), once).turn(snapshot, graph.base(snapshot))
+    assert [s.key for s in whole.evaluations["RECAP"]] == [s.key for s in turn.evaluations["RECAP"]]
+    # More starts do not change the rounds that there were.
+    more = LoopGraph(Workspace(tmp_path), replace(once, evaluation_starts=400))
+    longer = more.turn(snapshot, graph.base(snapshot)).evaluations["RECAP"]
+    assert [s.key for s in longer[:4]] == [s.key for s in turn.evaluations["RECAP"][:4]]
+
+
+def starts_of(turn: TurnSteps, name: str) -> list[int]:
+    """The numbers of the starts that the parts of an evaluation run, each once."""
+    numbers: list[int] = []
+    for step in turn.evaluations[name]:
+        config = EvaluationConfig.from_parameters(step.parameters["evaluation"])
+        numbers += config.numbers((step.parameters["part"][0], step.parameters["part"][1]))
+    return sorted(numbers)
+
+
+def test_bounds_of_a_promotion_change_no_step(tmp_path: Path) -> None:
+    workspace, settings = Workspace(tmp_path), LoopSettings()
+    strict = replace(settings, promotion=replace(settings.promotion, success_loss=0.0))
+    before, after = turn_of(workspace, settings), turn_of(workspace, strict)
+    assert [step.key for step in before.all()] == [step.key for step in after.all()]
 
 
 def test_keys_are_known_without_torch(tmp_path: Path) -> None:
