@@ -19,7 +19,7 @@ def gpus_to_reserve(device: str, workers: int) -> float:
     number = device.partition(":")[2]
     if number not in ("", "0"):
         raise InputError(
-            f"value models are trained on the GPUs that Ray hands out, not on {device!r}: say cuda, and set "
+            f"models are trained on the GPUs that Ray hands out, not on {device!r}: say cuda, and set "
             f"CUDA_VISIBLE_DEVICES={number} to use that one alone"
         )
     return 1.0 if workers == 1 else 0.0
@@ -34,9 +34,20 @@ def device_here(device: str) -> str:
     return "cuda" if in_worker and ray.get_gpu_ids() else device
 
 
+def gpus_of_ray() -> int:
+    """How many GPUs the Ray that this process uses hands out, on all machines; 0 without Ray."""
+    ray: Any = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return 0
+    return int(ray.cluster_resources().get("GPU", 0))
+
+
 def require_gpu(device: str) -> None:
-    """Raises ``InputError`` where torch finds no such GPU in this process. Imports torch for a GPU only."""
-    if not device.startswith("cuda"):
+    """Raises ``InputError`` where no such GPU is there: for torch in this process, or on a machine of Ray's.
+
+    Imports torch for a GPU only.
+    """
+    if not device.startswith("cuda") or gpus_of_ray():
         return
     import torch
 

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.errors import Failure, InputError
 from pipeline.stored_frames import StoredFrames
+from workflows.cluster_place import require_code, require_place
 from workflows.gpu_share import device_here
-from workflows.local_ray import LOST_WORKER_RETRIES, local_ray
+from workflows.local_ray import LOST_WORKER_RETRIES, die_with_parent, local_ray
 from workflows.scoring_worker import ScoringJob, ScoringWorker
+from workflows.step_code import SCORING
+from workflows.step_recipe import code_version
 
 Report = Callable[[StoredFrames, str | None], None]
 
@@ -46,17 +49,21 @@ class _Member:
 class ScoringActor:
     """What runs in an actor: a :class:`ScoringWorker` in a process that does not outlive the driver."""
 
-    def __init__(self, job: ScoringJob) -> None:
-        """Loads nothing yet."""
-        from workflows.steps import die_with_parent
-
+    def __init__(self, job: ScoringJob, code: Mapping[str, str]) -> None:
+        """Loads nothing yet. ``code``: the driver's digest of each part of the source that decides values."""
         die_with_parent()
+        self._code = code
         # What Ray hides is found by no number.
         training = {**job.ensemble.training, "device": device_here(job.config().device)}
         self._worker = ScoringWorker(replace(job, ensemble=replace(job.ensemble, training=training)))
 
     def start(self) -> int:
-        """Reads the models' records; the process's number. Raises ``InputError`` where that fails."""
+        """Reads the models' records; the process's number.
+
+        Raises ``InputError`` where that fails, and on a machine that does not see the driver's workspace.
+        """
+        require_place()
+        require_code(self._code)
         self._worker.models()
         return os.getpid()
 
@@ -98,6 +105,7 @@ class _Pool:
 
     def __init__(self, job: ScoringJob, items: list[_Item], workers: int, report: Report) -> None:
         self._job, self._report = job, report
+        self._code = {name: code_version((name,)) for name in SCORING}
         self._waiting = deque(items)
         self._left = len(items)
         self._lost = 0
@@ -130,8 +138,10 @@ class _Pool:
         import ray
 
         on_gpu = self._job.config().device.startswith("cuda")
-        actor = ray.remote(ScoringActor).options(num_cpus=1, num_gpus=1 if on_gpu else 0, max_restarts=0)
-        handle: Any = actor.remote(self._job)
+        actor = ray.remote(ScoringActor).options(
+            num_cpus=1, num_gpus=1 if on_gpu else 0, max_restarts=0, scheduling_strategy="SPREAD"
+        )
+        handle: Any = actor.remote(self._job, self._code)
         self._members.append(_Member(handle, handle.start.remote()))
 
     def _supply(self, member: _Member) -> None:

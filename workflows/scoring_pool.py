@@ -13,6 +13,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from pipeline.frame_cache import FrameCache
 from pipeline.frame_scores import VALUES_PREFIX, remove_unfinished_scores, scored_content
 from pipeline.stored_frames import StoredFrames, current_frames
 from pipeline.workspace import Workspace
-from workflows.gpu_share import require_gpu
+from workflows.gpu_share import gpus_of_ray, require_gpu
 from workflows.scoring_worker import ScoringJob, ScoringWorker
 from workflows.step_code import SCORING
 from workflows.step_recipe import canonical_json, code_version, content_digest
@@ -90,11 +91,13 @@ def score_workspace(
     *,
     workers: int | None = None,
     progress: Progress | None = None,
+    cluster: str | None = None,
 ) -> ScoringResult:
     """Gives every frame of these episodes a value and a spread, in the run :func:`scoring_run_of`.
 
     Episodes that the frame cache lacks are decoded first. ``workers``: processes; ``None``: as many as
-    pay, one for each GPU where the models are on one. ``progress(done, total)`` counts frames. An
+    pay, one for each GPU where the models are on one. ``cluster``: the address of a Ray cluster to use where
+    that pays (:mod:`workflows.cluster`). ``progress(done, total)`` counts frames. An
     episode that cannot be read or scored is named in the result and stops no other. Raises
     ``InputError`` for models that are gone or on a GPU that is not there, ``Failure`` where no worker process
     stays alive.
@@ -102,18 +105,22 @@ def score_workspace(
     began = time.monotonic()
     run = scoring_run_of(ensemble)
     cache = FrameCache(workspace.cache, ensemble.image_size)
-    with cache.held():
+    with cache.held(), ExitStack() as stack:
         found, failed = _cached(workspace, cache, episode_ids)
         stale = [frames for frames in found if not _is_scored(cache, run, frames)]
         job = ScoringJob(cache.root.absolute(), run, tuple(m.absolute() for m in ensemble.members), ensemble)
+        if stale and cluster is not None and _worth_a_cluster(job, stale, workers):
+            from workflows.cluster import ray_cluster
+
+            stack.enter_context(ray_cluster(cluster, workspace))
         if stale:
             require_gpu(job.config().device)
         workers = (workers or _fitting_workers(job, stale)) if stale else 0
         remove_unfinished_scores(cache, run)
         scored = _Tally(sum(frames.length for frames in stale), progress)
-        if workers == 1:
+        if workers == 1 and not _only_elsewhere(job):
             ScoringWorker(job).score(stale, scored.add)
-        elif workers > 1:
+        elif workers:
             # Loads Ray.
             from workflows.scoring_actors import score_in_actors
 
@@ -203,7 +210,7 @@ def _fitting_workers(job: ScoringJob, stale: Sequence[StoredFrames]) -> int:
     if config.device.startswith("cuda"):
         import torch
 
-        return max(1, torch.cuda.device_count())
+        return gpus_of_ray() or max(1, torch.cuda.device_count())
     import sys
 
     ray: Any = sys.modules.get("ray")
@@ -212,6 +219,22 @@ def _fitting_workers(job: ScoringJob, stale: Sequence[StoredFrames]) -> int:
     if sum(frames.length for frames in stale) < limits[config.network.kind]:
         return 1
     return max(1, int(ray.cluster_resources().get("CPU", 1)) if running else available_cpus())
+
+
+def _worth_a_cluster(job: ScoringJob, stale: Sequence[StoredFrames], workers: int | None) -> bool:
+    config = job.config()
+    if workers is not None or config.device.startswith("cuda"):
+        return workers != 1 or config.device.startswith("cuda")
+    return sum(frames.length for frames in stale) >= _WORTH_ACTORS[config.network.kind]
+
+
+def _only_elsewhere(job: ScoringJob) -> bool:
+    """Whether the models are on a GPU, and only other machines of the cluster have one."""
+    if not job.config().device.startswith("cuda") or not gpus_of_ray():
+        return False
+    import torch
+
+    return not torch.cuda.is_available()
 
 
 def _model_digest(folder: Path) -> str:

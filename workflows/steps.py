@@ -6,38 +6,48 @@ twice, and an I/O error that may pass is waited out (:mod:`workflows.step_faults
 function raises is not retried, nor is a step that exceeded its time: it would again, and a night is short.
 One driver at a time works in a workspace, and only the driver has side effects outside ``steps/``. When
 a driver is killed, the kernel kills its workers (Linux; elsewhere Ray does, within seconds); the next
-driver removes what else is left.
+driver removes what else is left. On a cluster (:mod:`workflows.cluster`) Ray ends the workers of a driver
+that is gone; one that it has not ended yet holds the lock of its step, which the next driver waits for.
 """
 
 from __future__ import annotations
 
-import ctypes
-import os
-import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from pipeline.errors import Failure, InputError
+from pipeline.errors import Failure
 from pipeline.workspace import Workspace
 from workflows.driver_lock import driver_lock, record_processes
 from workflows.gc_removal import empty_trash
-from workflows.local_ray import LOST_WORKER_RETRIES, THREAD_SETTINGS, available_cpus, local_ray
-from workflows.progress import ProgressDisplay, ProgressFile, progress_display, read_progress
-from workflows.step_faults import in_one_line, persistently
+from workflows.local_ray import (
+    LOST_WORKER_RETRIES,
+    available_cpus,
+    die_with_parent,
+    local_ray,
+    machines,
+)
+from workflows.progress import ProgressDisplay, progress_display, read_progress
+from workflows.remote_config import remote_section
+from workflows.step_faults import in_one_line
 from workflows.step_recipe import Step
-from workflows.step_store import StepCall, StepResult, StepStore
+from workflows.step_requirements import cores_for, require_resources
+from workflows.step_store import StepResult, StepStore
+from workflows.step_worker import run_step
+
+if TYPE_CHECKING:  # for clusters only
+    from workflows.cluster import Cluster
+    from workflows.remote_steps import RemoteWorkspace
 
 __all__ = ["PendingStep", "StepRunner", "available_cpus", "die_with_parent", "local_ray"]
 
 POLL_S = 0.2
 # Seconds that Ray gets to end a worker.
 _ENDING_S = 30.0
-_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 @dataclass(eq=False)
@@ -66,15 +76,27 @@ class StepRunner:
     """
 
     def __init__(
-        self, workspace: Workspace, display: ProgressDisplay | None = None, num_cpus: int | None = None
+        self,
+        workspace: Workspace,
+        display: ProgressDisplay | None = None,
+        num_cpus: int | None = None,
+        *,
+        cluster: str | None = None,
     ) -> None:
-        """``display`` shows progress (default: bars or lines on standard error); ``num_cpus``: all."""
+        """``display`` shows progress (default: bars or lines on standard error).
+
+        ``num_cpus``: the cores of a Ray of this machine's own, default all. ``cluster``: ``HOST:PORT`` of a
+        Ray cluster to compute on in its place, or ``auto``; see :mod:`workflows.cluster`.
+        """
         self.store = StepStore(workspace.steps)
         self.computed: list[StepResult] = []
         self.reused: list[StepResult] = []
         self._workspace = workspace
         self._display = display if display is not None else progress_display()
         self._num_cpus = num_cpus or available_cpus()
+        self._address = cluster
+        self._cluster: Cluster | None = None
+        self._remote: RemoteWorkspace | None = None
         self._pending: dict[tuple[str, str], PendingStep] = {}
         self._resources = ExitStack()
         self._watched = 0.0
@@ -86,6 +108,16 @@ class StepRunner:
         self._lock = self._resources.enter_context(driver_lock(self._workspace.root))
         self.store.sweep()
         empty_trash(self._workspace)
+        if remote_section(self._workspace).url:
+            from workflows.remote_steps import remote_of
+
+            remote = remote_of(self._workspace)
+            if remote is not None:
+                # Of all machines that know this store, one drives.
+                self._resources.enter_context(remote.driving())
+                if self._address is not None:
+                    # Only machines that have no disk in common need what lies there.
+                    self._remote = remote
         self._resources.enter_context(self._display)
         return self
 
@@ -108,7 +140,7 @@ class StepRunner:
         """Asks for ``step`` and, before it, for every unpublished step among its inputs; does not wait."""
         address = (step.name, step.key)
         if address not in self._pending:
-            pending = PendingStep(step, self, finished=self.store.find(step))
+            pending = PendingStep(step, self, finished=self._find(step))
             if pending.finished is not None:
                 self.reused.append(pending.finished)
             else:
@@ -116,6 +148,13 @@ class StepRunner:
                 pending.reference = self._start(step, [p.reference for p in upstream if not p.finished])
             self._pending[address] = pending
         return self._pending[address]
+
+    def _find(self, step: Step) -> StepResult | None:
+        """What is published of ``step``, here or in the store that holds the workspace."""
+        found = self.store.find(step)
+        if found is None and self._remote is not None and self._remote.fetch(step):
+            found = self.store.find(step)
+        return found
 
     def wait_for(self, wanted: PendingStep) -> None:
         """Shows progress until ``wanted`` is published; raises as soon as any step fails."""
@@ -126,6 +165,8 @@ class StepRunner:
             if wanted.reference not in running:
                 raise Failure(f"step {wanted.step.name} was given up after another had failed")
             references = list(running)
+            if self._cluster is not None:
+                self._cluster.require_head()
             ray.wait(references, timeout=POLL_S)
             ready, waiting = ray.wait(references, num_returns=len(references), timeout=0)
             for reference in ready:
@@ -135,27 +176,55 @@ class StepRunner:
                 for reference in waiting:
                     self._watch(running[reference])
 
+    def start_ray(self) -> None:
+        """Starts Ray, or joins the cluster, unless this process has one; steps that must run do that, too.
+
+        Raises ``InputError`` where the cluster cannot be joined.
+        """
+        ray = sys.modules.get("ray")
+        if ray is not None and ray.is_initialized():
+            return
+        if self._address is not None:
+            # It imports Ray when the environment is as Ray shall find it.
+            from workflows.cluster import ray_cluster
+
+            self._cluster = self._resources.enter_context(
+                ray_cluster(self._address, self._workspace, shared=self._remote is None)
+            )
+            there = self._cluster.machines()
+            cores = sum(machine.get("CPU", 0.0) for machine in there)
+            self._display.say(
+                f"joined the Ray cluster at {self._cluster.address}: {_number(len(there), 'machine')}, "
+                f"{_number(cores, 'core')}"
+            )
+            return
+        self._display.say(f"starting Ray on {self._num_cpus} cores")
+        self._resources.enter_context(local_ray(self._num_cpus))
+        record_processes(self._lock)
+
     def _start(self, step: Step, upstream: list[Any]) -> Any:
+        self.start_ray()
         import ray
 
-        if not ray.is_initialized():
-            self._display.say(f"starting Ray on {self._num_cpus} cores")
-            self._resources.enter_context(local_ray(self._num_cpus))
-            record_processes(self._lock)
-        _require_resources(step, ray.cluster_resources())
+        there = machines()
+        require_resources(step, there)
         if self._task is None:
             # Once: Ray sends each such object to the workers anew.
-            self._task = ray.remote(_run_in_worker)
+            self._task = ray.remote(run_step)
         task = self._task.options(
             name=step.name,
-            num_cpus=min(step.num_cpus, self._num_cpus),
+            num_cpus=cores_for(step, there),
             num_gpus=step.num_gpus or None,
             memory=step.memory_bytes or None,
             max_retries=LOST_WORKER_RETRIES,
             retry_exceptions=False,
+            # A few heavy steps: Ray would fill one machine first.
+            scheduling_strategy="SPREAD",
         )
+        if self._remote is not None:
+            self._remote.offer(step)
         # Ray starts the task when the steps it takes as arguments have ended.
-        return task.remote(self.store.call(step), *upstream)
+        return task.remote(self.store.call(step), self._remote, *upstream)
 
     def _watch(self, pending: PendingStep) -> None:
         """Shows how far a step is, once it has begun, and ends it where its time is up."""
@@ -203,7 +272,7 @@ class StepRunner:
                 f"step {name}: its process was lost {LOST_WORKER_RETRIES + 1} times "
                 f"({type(error).__name__}); is there enough memory?"
             ) from error
-        pending.finished = self.store.find(pending.step)
+        pending.finished = self._find(pending.step)
         if pending.finished is None:
             raise Failure(f"step {name}: {self.store.path(pending.step)} was removed while it was in use")
         (self.computed if computed_now else self.reused).append(pending.finished)
@@ -211,43 +280,5 @@ class StepRunner:
             self._display.finish(pending.step.key)
 
 
-def _run_in_worker(call: StepCall, *_upstream: bool) -> bool:
-    """The Ray task: computes one step, in a process that does not outlive the driver."""
-    die_with_parent()
-    threads = max(1, call.num_cpus)
-    for name in THREAD_SETTINGS:
-        os.environ[name] = str(threads)
-    if "torch" in sys.modules:
-        # A reused worker has read the environment long ago.
-        sys.modules["torch"].set_num_threads(threads)
-    store = StepStore(call.steps)
-
-    def attempt() -> bool:
-        with ProgressFile(store.progress_path(call)) as progress:
-            return store.execute(call, progress)
-
-    return persistently(attempt)
-
-
-def _require_resources(step: Step, there: Mapping[str, float]) -> None:
-    """``InputError`` where no machine has what ``step`` reserves: Ray would wait for one for ever."""
-    if step.num_gpus > there.get("GPU", 0):
-        raise InputError(
-            f"step {step.name} needs {step.num_gpus:g} GPU, and there is {there.get('GPU', 0):g}: "
-            "run it where there is one, or set it to run on the CPU"
-        )
-    if step.memory_bytes > there.get("memory", 0):
-        raise InputError(
-            f"step {step.name} needs {step.memory_bytes / 2**30:.1f} GiB of memory, and there are "
-            f"{there.get('memory', 0) / 2**30:.1f} GiB: run it on a larger machine"
-        )
-
-
-def die_with_parent() -> None:
-    """Has the kernel kill this process when its parent ends (Linux), and ends it where that has happened."""
-    if not sys.platform.startswith("linux"):
-        return
-    # Ray's node process dies with the driver in the same way, so the workers go too, and at once.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() == 1:
-        os._exit(1)
+def _number(number: float, word: str) -> str:
+    return f"{number:g} {word}{'' if number == 1 else 's'}"

@@ -9,11 +9,9 @@ processes, the ones that replace a lost process.
 from __future__ import annotations
 
 import json
-import logging
 import shutil
-import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.durable_files import write_file
 from pipeline.errors import Failure, InputError
+from workflows.cluster_place import require_place
 from workflows.gpu_share import device_here
 from workflows.local_ray import LOST_WORKER_RETRIES, local_ray
 
@@ -33,8 +32,6 @@ Progress = Callable[[int, int], None]
 
 # Seconds between two looks at how far the processes are.
 _LOOK_S = 1.0
-# Seconds in which a cluster answers.
-_CONNECTING_S = 10.0
 _RAY_FOLDER, _RESULT = "ray-train", "result.json"
 
 
@@ -73,32 +70,6 @@ def train_member(
     job = (table, outcomes, config, fold, member, out.absolute())
     with local_ray(workers), _told(out, config.steps, progress):
         return _train_together(job, resume and resume.absolute(), workers)
-
-
-@contextmanager
-def ray_cluster(address: str) -> Iterator[Mapping[str, float]]:
-    """Within: Ray is the cluster at ``address`` (``HOST:PORT``); gives what it has, ``CPU`` and ``GPU`` too.
-
-    Every machine of it needs this software and the workspace at the same path. Raises ``InputError`` where
-    there is no such cluster.
-    """
-    import ray
-
-    host, _, port = address.rpartition(":")
-    try:
-        # Ray itself keeps trying for minutes.
-        with socket.create_connection((host, int(port)), _CONNECTING_S):
-            pass
-        ray.init(address=address, namespace="recap", log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"there is no Ray cluster at {address} ({' '.join(str(error).split())[:200]}): start one with "
-            "'ray start --head', or leave out --ray"
-        ) from error
-    try:
-        yield ray.cluster_resources()
-    finally:
-        ray.shutdown()
 
 
 def _train_together(job: tuple[Any, ...], resume: Path | None, workers: int) -> FoldResult:
@@ -141,6 +112,7 @@ def _train_share(settings: dict[str, Any]) -> None:
     from value_model.training import train_fold
     from value_model.training_group import ProcessGroup
 
+    require_place()
     table, outcomes, config, fold, member, out = settings["job"]
     group = ProcessGroup()
     config = replace(config, device=device_here(config.device))

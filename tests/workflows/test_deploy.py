@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 import shutil
@@ -19,8 +20,8 @@ from workflows.schedule_times import Recurrence
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 MANIFESTS = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
-# KubeRay's CRDs are not published as a package. RayJob's fields are from its published types, RayCronJob's
-# from the page on it in Ray's documentation, those of RayCluster and of the head group from memory.
+# KubeRay's CRDs are not published as a package. These fields are from its published types (v1); authOptions,
+# and RayCronJob's suspend and timeZone, from the pages on them in Ray's documentation.
 RAY_JOB = {
     "activeDeadlineSeconds", "backoffLimit", "rayClusterSpec", "submitterPodTemplate", "metadata",
     "clusterSelector", "submitterConfig", "managedBy", "deletionStrategy", "entrypoint", "runtimeEnvYAML",
@@ -34,8 +35,15 @@ RAY_CLUSTER = {
     "workerGroupSpecs",
     "enableInTreeAutoscaling",
     "autoscalerOptions",
+    "headServiceAnnotations",
+    "suspend",
+    "authOptions",
 }
 HEAD_GROUP = {"rayStartParams", "template", "serviceType", "enableIngress", "headService"}
+WORKER_GROUP = {
+    "groupName", "replicas", "minReplicas", "maxReplicas", "numOfHosts", "rayStartParams", "template",
+    "scaleStrategy",
+}  # fmt: skip
 
 
 def documents() -> Iterator[dict[str, Any]]:
@@ -54,6 +62,18 @@ def ray_jobs() -> list[dict[str, Any]]:
     return [of_kind("RayJob")["spec"], of_kind("RayCronJob")["spec"]["jobTemplate"]]
 
 
+def groups(job: dict[str, Any]) -> list[dict[str, Any]]:
+    """The head's and the workers' groups of a Ray job's cluster."""
+    cluster = job["rayClusterSpec"]
+    return [cluster["headGroupSpec"], *cluster.get("workerGroupSpecs", [])]
+
+
+def submission() -> str:
+    """The line with which deploy/ray/submit hands a job in."""
+    [line] = re.findall(r"^exec (ray job submit .+)$", (DEPLOY / "ray" / "submit").read_text(), re.MULTILINE)
+    return line
+
+
 def commands() -> list[str]:
     """Every command that anything in deploy/ runs."""
     service = (DEPLOY / "systemd" / "recap-tick.service").read_text()
@@ -64,6 +84,7 @@ def commands() -> list[str]:
         next(line for line in cron.splitlines() if line.startswith("*")).split(maxsplit=6)[6],
         shlex.join(containers[0]["command"]),
         *(job["entrypoint"] for job in ray_jobs()),
+        submission().partition(" -- ")[2],
     ]
 
 
@@ -114,9 +135,9 @@ def test_the_objects_of_kubernetes_fit_its_own_schemas() -> None:
     validator = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
     core = [document for document in documents() if document["kind"] in {"PersistentVolumeClaim", "CronJob"}]
     # Ray's own objects hold templates of pods, which are Kubernetes'.
-    pods = [job["rayClusterSpec"]["headGroupSpec"]["template"] for job in ray_jobs()]
+    pods = [group["template"] for job in ray_jobs() for group in groups(job)]
     core += [{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, **pod} for pod in pods]
-    assert len(core) == 4
+    assert len(core) == 6
     for document in core:
         validator.validate(document, "1.31", strict=True)
     wrong = {**core[0], "spec": {**core[0]["spec"], "accessMode": ["ReadWriteOnce"]}}
@@ -131,8 +152,15 @@ def test_the_ray_objects_have_fields_that_kuberay_knows() -> None:
     for job in ray_jobs():
         cluster = job["rayClusterSpec"]
         assert set(job) <= RAY_JOB and set(cluster) <= RAY_CLUSTER
-        assert set(cluster["headGroupSpec"]) <= HEAD_GROUP
-        assert all(isinstance(value, str) for value in cluster["headGroupSpec"]["rayStartParams"].values())
+        assert cluster["authOptions"] == {"mode": "token"}
+        head, *workers = groups(job)
+        assert {"rayStartParams", "template"} <= set(head) <= HEAD_GROUP
+        for group in workers:
+            needed = {"groupName", "minReplicas", "maxReplicas", "rayStartParams", "template"}
+            assert needed <= set(group) <= WORKER_GROUP
+            assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+        for group in groups(job):
+            assert all(isinstance(value, str) for value in group["rayStartParams"].values())
         # Ray in the cluster and Ray in the image must be of one version.
         assert re.search(rf'"ray==2\.{cluster["rayVersion"].split(".")[1]}\.\*"', _pyproject())
     recurrence = of_kind("RayCronJob")["spec"]
@@ -146,12 +174,26 @@ def _pyproject() -> str:
 
 def test_pods_tick_one_at_a_time_and_share_the_workspace() -> None:
     assert of_kind("CronJob")["spec"]["concurrencyPolicy"] == "Forbid"
-    claim = of_kind("PersistentVolumeClaim")["metadata"]["name"]
-    pods = [of_kind("CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]]
-    pods += [job["rayClusterSpec"]["headGroupSpec"]["template"]["spec"] for job in ray_jobs()]
-    for pod in pods:
-        names = [
-            v["name"] for v in pod["volumes"] if v.get("persistentVolumeClaim", {}).get("claimName") == claim
-        ]
-        mounts = [m for m in pod["containers"][0]["volumeMounts"] if m["name"] in names]
-        assert [mount["mountPath"] for mount in mounts] == ["/workspace"]
+    claims = {d["metadata"]["name"]: d["spec"] for d in documents() if d["kind"] == "PersistentVolumeClaim"}
+    pods = [[of_kind("CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]]]
+    pods += [[group["template"]["spec"] for group in groups(job)] for job in ray_jobs()]
+    for together in pods:
+        # Several pods may be on several nodes.
+        mode = "ReadWriteMany" if len(together) > 1 else "ReadWriteOnce"
+        for pod in together:
+            [volume] = [volume for volume in pod["volumes"] if "persistentVolumeClaim" in volume]
+            assert claims[volume["persistentVolumeClaim"]["claimName"]]["accessModes"] == [mode]
+            mounts = [m for m in pod["containers"][0]["volumeMounts"] if m["name"] == volume["name"]]
+            assert [mount["mountPath"] for mount in mounts] == ["/workspace"]
+
+
+def test_a_job_is_handed_in_with_options_that_ray_has() -> None:
+    submit = DEPLOY / "ray" / "submit"
+    assert submit.stat().st_mode & 0o111
+    subprocess.run(["sh", "-n", str(submit)], check=True)
+    # Without the default extra, which has what else the command needs, Ray has its source all the same.
+    spec = importlib.util.find_spec("ray")
+    assert spec is not None and spec.origin is not None
+    source = (Path(spec.origin).parent / "dashboard" / "modules" / "job" / "cli.py").read_text()
+    for option in re.findall(r"(--[a-z-]+) ", submission().partition(" -- ")[0]):
+        assert f'"{option}"' in source, option

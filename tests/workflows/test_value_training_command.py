@@ -200,7 +200,7 @@ def test_check_says_what_the_gate_found_and_returns_its_status(
         (["--workers", "4096"], "4096 workers need as many cores"),
         (["--folds", "5"], "4 episodes labelled success for 5 folds"),
         (["--ray", "127.0.0.1:1"], "there is no Ray cluster at 127.0.0.1:1"),
-        (["--ray", "somewhere"], "there is no Ray cluster at somewhere"),
+        (["--ray-address", "somewhere"], "'somewhere' is no address of a Ray cluster"),
         (["--network", "vlm"], "needs a backbone"),
         (["--backbone", "/no/such/folder"], "there is no folder '/no/such/folder'"),
         (["--backbone", "lab/model"], "use --allow-download (allow_download = true in recap.toml)"),

@@ -22,7 +22,16 @@ PolicyStepsOption = Annotated[
     int | None, typer.Option(help="Gradient steps of the base policy and of each fine-tune.", min=1)
 ]
 ValueStepsOption = Annotated[int | None, typer.Option(help="Gradient steps of each value model.", min=1)]
-StartsOption = Annotated[int | None, typer.Option(help="Evaluation episodes of each policy.", min=2)]
+StartsOption = Annotated[int | None, typer.Option(help="Evaluation episodes of each policy, at most.", min=2)]
+RayAddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        envvar="RAY_ADDRESS",
+        metavar="HOST:PORT",
+        help="A running Ray cluster to compute on, or 'auto' (default: this machine alone).",
+    ),
+]
 
 
 def command_group(help_text: str) -> typer.Typer:

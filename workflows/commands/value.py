@@ -13,6 +13,7 @@ import typer
 from pipeline.errors import InputError
 from workflows.commands.options import (
     DEFAULT_WORKSPACE,
+    RayAddressOption,
     SeedOption,
     WorkspaceOption,
     command_group,
@@ -74,9 +75,9 @@ def train(
         int | None, typer.Option(help="Processes that train each model together.", min=1)
     ] = None,
     log: Annotated[Log | None, typer.Option(help="Where curves go besides their files.")] = None,
+    ray_address: RayAddressOption = None,
     ray: Annotated[
-        str | None,
-        typer.Option(metavar="HOST:PORT", help="A running Ray cluster to train on (default: this machine)."),
+        str | None, typer.Option(metavar="HOST:PORT", help="The same as --ray-address.", hidden=True)
     ] = None,
     seed: SeedOption = 0,
 ) -> None:
@@ -87,8 +88,10 @@ def train(
     under the same settings and labels, also by 'recap improve', is used again; a killed training goes on.
     """
     from pipeline.site_config import load_site_config
+    from workflows.cluster_address import cluster_address
     from workflows.settings import FULL, QUICK, resized, settings_from_site
 
+    cluster = cluster_address(ray or ray_address)
     found = existing_workspace(workspace)
     settings = resized(QUICK if quick else FULL, seed=seed)
     settings = settings_from_site(settings, load_site_config(found.config_path))
@@ -104,7 +107,7 @@ def train(
         "workers": workers,
     }
     settings = _with_options(settings, {k: v for k, v in asked.items() if v is not None})
-    _train(found, settings, log, ray)
+    _train(found, settings, log, cluster)
 
 
 def _with_options(settings: LoopSettings, asked: dict[str, Any]) -> LoopSettings:
@@ -121,11 +124,12 @@ def _with_options(settings: LoopSettings, asked: dict[str, Any]) -> LoopSettings
     return changed
 
 
-def _train(found: Workspace, settings: LoopSettings, log: Log | None, ray: str | None) -> None:
+def _train(found: Workspace, settings: LoopSettings, log: Log | None, cluster: str | None) -> None:
     from workflows.value_requirements import require_backbone
 
     require_backbone(settings.value)  # Before torch and Ray are loaded for nothing.
     from workflows.improvement import freeze_labels
+    from workflows.local_ray import resources
     from workflows.loop_graph import LoopGraph
     from workflows.settings import value_training
     from workflows.steps import StepRunner
@@ -134,12 +138,11 @@ def _train(found: Workspace, settings: LoopSettings, log: Log | None, ray: str |
         require_device,
         require_outcomes,
     )
-    from workflows.value_training import ray_cluster
 
     entries = found.list_episodes()
     if not entries:
         raise InputError(f"there are no episodes in {found.episodes}: record some with 'recap record'")
-    if ray is None:
+    if cluster is None:
         require_device(settings.value)
     value_training(settings)  # A backbone that cannot be read is found here.
     snapshot = freeze_labels(found, [entry.id for entry in entries])
@@ -147,9 +150,10 @@ def _train(found: Workspace, settings: LoopSettings, log: Log | None, ray: str |
     graph = LoopGraph(found, settings)
     members = graph.value_members(snapshot)
     with ExitStack() as stack:
-        if ray is not None:
-            require_device(settings.value, stack.enter_context(ray_cluster(ray)))
-        runner = stack.enter_context(StepRunner(found))
+        runner = stack.enter_context(StepRunner(found, cluster=cluster))
+        if cluster is not None and any(runner.store.find(member) is None for member in members):
+            runner.start_ray()
+            require_device(settings.value, resources())
         if log is not None:
             stack.enter_context(_follow(runner.store, members, log, found.root / LOGS))
         if warning := penalty_warning(settings.value.failure_penalty):
@@ -219,6 +223,7 @@ def score(
         typer.Option(metavar="ID", help="May be given several times; default: every episode."),
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes (default: as many as pay).", min=1)] = None,
+    ray_address: RayAddressOption = None,
 ) -> None:
     """Gives every frame a value, labelled or not: out of fold where a model saw the episode.
 
@@ -226,10 +231,12 @@ def score(
     is used again. Episodes that cannot be read are named, and the exit status is then 2.
     """
     from value_model.checkpoint import verify_weights
+    from workflows.cluster_address import cluster_address
     from workflows.progress import progress_display, reporter
     from workflows.scoring_pool import score_workspace
     from workflows.value_ensemble import load_ensemble
 
+    cluster = cluster_address(ray_address)
     found = existing_workspace(workspace)
     ensemble = load_ensemble(found)
     # From the folder, not from a list of readable episodes: what is damaged is to be named.
@@ -246,7 +253,7 @@ def score(
     with progress_display() as display:
         display.start("score", f"score {_counted(len(wanted), 'episode')}")
         result = score_workspace(
-            found, ensemble, wanted, workers=workers, progress=reporter(display, "score")
+            found, ensemble, wanted, workers=workers, progress=reporter(display, "score"), cluster=cluster
         )
         display.finish("score")
     rate = f", {result.frames / result.seconds:.0f} frames/s" if result.frames and result.seconds else ""
