@@ -6,7 +6,8 @@ without a leading dot is always whole. A lock per key in ``steps/.locks/`` keeps
 the worker of a killed driver and that of its successor, from computing the same step: the second waits
 and then finds the result. The moment a step is complete is when its manifest appears in the folder
 aside; a process killed between that and the rename leaves work that the next one only has to publish.
-``steps/completions.jsonl`` gets one line per completed computation.
+``steps/completions.jsonl`` gets one line per completed computation. What a long step keeps to go on after a
+kill lies in ``steps/.resume/`` and goes when the step is published.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,6 +39,7 @@ from workflows.step_recipe import (
     function_name,
 )
 from workflows.step_result import MANIFEST, StepResult, file_facts, outputs, read_result, visible
+from workflows.step_resume import forget, resume_path, sweep_kept
 
 __all__ = ["MANIFEST", "StepCall", "StepResult", "StepStore"]
 
@@ -99,6 +101,10 @@ class StepStore:
             steps.append(ListedStep(name, key, line["bytes"], line["finished"]))
         return steps
 
+    def addresses(self) -> list[StepAddress]:
+        """Every published step by name and key, sorted, without opening any."""
+        return [StepAddress(name, key) for name, key in self._addresses()]
+
     def _addresses(self, name: str | None = None) -> list[tuple[str, str]]:
         """Name and key of every published step, or of those called ``name``; sorted."""
         names = visible(self.root) if name is None else [name]
@@ -131,6 +137,10 @@ class StepStore:
     def lock_path(self, step: Keyed) -> Path:
         """The file whose lock a process holds while it computes the step."""
         return self.root / ".locks" / f"{step.name}-{step.key}.lock"
+
+    def resume_path(self, step: Keyed, suffix: str = ".safetensors") -> Path:
+        """Where the step keeps what it needs to go on after a kill; removed when the step is published."""
+        return resume_path(self.root, step.key, suffix)
 
     def completions(self) -> list[dict[str, Any]]:
         """One entry per computation that was carried to its end; see :class:`CompletionLog`."""
@@ -167,6 +177,7 @@ class StepStore:
             with suppress(BlockingIOError), locked(self.lock_path(step), wait=False):
                 self._finish_interrupted(step)
                 swept.append(partial)
+        sweep_kept(self.root, lambda: {key for _, key in self._addresses()})
         for stale in [*self.root.glob(".locks/*"), *self.root.glob(".progress/*")]:
             # A lock's file goes when the lock is let go; a living worker writes its progress anew.
             with suppress(BlockingIOError), locked(stale, wait=False):
@@ -182,15 +193,38 @@ class StepStore:
         with locked(self.lock_path(call)):
             if self.find(call) is not None or self._finish_interrupted(call):
                 return False
-            partial = self.root / call.name / f".{call.key}.{uuid.uuid4().hex[:12]}{_PARTIAL}"
-            partial.mkdir(parents=True)
-            try:
+            with self._aside(call) as partial:
                 self._compute(call, partial, progress)
-            except BaseException:
-                shutil.rmtree(partial, ignore_errors=True)
-                raise
             self._publish(call, partial)
             return True
+
+    def adopt(self, step: Keyed, fill: Callable[[Path], bytes]) -> bool:
+        """Publishes what another machine computed; ``False``, without a call, where it is published here.
+
+        ``fill`` writes the step's files, checked, into the empty folder that it is given and returns the
+        manifest. Waits while another process computes or adopts the same step.
+        """
+        with locked(self.lock_path(step)):
+            # What a killed process left aside is the sweep's: to look for it takes long among thousands.
+            if self.find(step) is not None:
+                return False
+            with self._aside(step) as partial:
+                manifest = fill(partial)
+                _sync_tree(partial)
+                write_file(partial / MANIFEST, manifest)
+            self._publish(step, partial)
+            return True
+
+    @contextmanager
+    def _aside(self, step: Keyed) -> Iterator[Path]:
+        """A new folder for work that is not published yet; removed where it fails."""
+        partial = self.root / step.name / f".{step.key}.{uuid.uuid4().hex[:12]}{_PARTIAL}"
+        partial.mkdir(parents=True)
+        try:
+            yield partial
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
 
     @property
     def _log(self) -> CompletionLog:
@@ -224,15 +258,16 @@ class StepStore:
         _sync_tree(partial)
         write_file(partial / MANIFEST, json.dumps(manifest, indent=1, allow_nan=False).encode())
 
-    def _publish(self, step: Keyed, partial: Path) -> StepResult:
+    def _publish(self, step: Keyed, partial: Path, *, interrupted: bool = False) -> StepResult:
         manifest = json.loads((partial / MANIFEST).read_text())
         run = partial.name.split(".")[2]
-        if not self._log.has(run):
+        if not (interrupted and self._log.has(run)):
             self._log.append(manifest, run)
         final = self.path(step)
         partial.rename(final)
         fsync_path(final.parent)
         fsync_path(self.root)
+        forget(self.root, step.key)
         return StepResult(step.name, step.key, final, manifest)
 
     def _finish_interrupted(self, step: Keyed) -> StepResult | None:
@@ -240,7 +275,7 @@ class StepStore:
         result = self.find(step)
         for partial in (self.root / step.name).glob(f".{step.key}.*{_PARTIAL}"):
             if result is None and (partial / MANIFEST).exists():
-                result = self._publish(step, partial)
+                result = self._publish(step, partial, interrupted=True)
             else:
                 shutil.rmtree(partial)
         return result

@@ -271,3 +271,49 @@ def test_work_complete_at_the_kill_is_published_not_repeated(
     assert result is not None and store.verify(result) == []
     assert len(store.completions()) == 1
     assert [path.name for path in (store.root / "noise").iterdir()] == [noise().key]
+
+
+def test_what_a_step_keeps_to_go_on_goes_when_it_is_published(store: StepStore) -> None:
+    done, other, swept = noise(), noise(1), noise(2)
+    assert store.resume_path(done).name == f"{done.key}.safetensors"
+    attempts = store.resume_path(done, ".jsonl")
+    folder = store.resume_path(done, ".state")
+    folder.mkdir(parents=True)
+    for path in [attempts, folder / "part", store.resume_path(other)]:
+        path.write_text("kept")
+    # As a killed process leaves a file that it was about to rename.
+    attempts.with_name(f".{attempts.name}.1-1.part").write_text("ha")
+
+    assert store.execute(store.call(done), silent)
+
+    assert [path.name for path in attempts.parent.iterdir()] == [store.resume_path(other).name]
+    # Killed between the rename and the removal: the next driver's sweep does it.
+    store.execute(store.call(swept), silent)
+    store.resume_path(swept).write_text("kept")
+    store.sweep()
+    assert [path.name for path in attempts.parent.iterdir()] == [store.resume_path(other).name]
+
+
+def test_a_step_of_another_machine_is_adopted_once_and_whole(store: StepStore, tmp_path: Path) -> None:
+    step, there = noise(), StepStore(tmp_path / "there")
+    there.execute(there.call(step), silent)
+    made = there.path(step)
+
+    def fill(folder: Path) -> bytes:
+        for name in ["first.npy", "folder/second.npy"]:
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes((made / name).read_bytes())
+        return (made / "manifest.json").read_bytes()
+
+    def fail(folder: Path) -> bytes:
+        (folder / "first.npy").write_bytes(b"half")
+        raise OSError("the network is gone")
+
+    with pytest.raises(OSError, match="the network is gone"):
+        store.adopt(step, fail)
+    assert store.find(step) is None and not store.partials()
+    assert store.adopt(step, fill)
+    assert not store.adopt(step, fail)
+    found = store.find(step)
+    assert found is not None and store.verify(found) == []
+    assert [line["key"] for line in store.completions()] == [step.key]
