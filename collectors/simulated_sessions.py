@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,11 +26,13 @@ from collectors.scripted_operators import ScriptedOperator, SkilledSkill, Sloppy
 from collectors.scripted_supervisor import ScriptedAnnotator, ScriptedSupervisor, SupervisorConfig
 from collectors.simulated_gen3 import SimulatedGen3, SimulatedGen3Config
 from pipeline.episode import CAMERAS, EpisodeInfo, Outcome
-from pipeline.policy.runner import PolicyRunner
 from pipeline.prompts import Indicator
 from pipeline.workspace import Workspace
 
-# Simulated episodes live in simulated time, ten minutes apart, so that repeating one gives the same file.
+if TYPE_CHECKING:  # takes seconds to load, which demonstrations need not wait for
+    from pipeline.policy.runner import PolicyRunner
+
+# Simulated episodes live in simulated time, ten minutes apart, so that repeating one gives the same frames.
 _SIMULATED_EPOCH_NS = 1_700_000_000_000_000_000
 _EPISODE_SPACING_NS = 600_000_000_000
 
@@ -121,13 +123,19 @@ def run_session(
     missing = [i for i in numbers if not _path(workspace, config, i).exists()]
     if missing:
         robot_config = SimulatedGen3Config(rate_hz=config.rate_hz, image_size=config.image_size)
-        policy = PolicyRunner(checkpoint, indicator=config.indicator) if checkpoint is not None else None
+        policy = _policy(checkpoint, config.indicator) if checkpoint is not None else None
         with SimulatedGen3(robot_config) as robot:
             for i in missing:
                 _record(workspace, config, i, robot, policy, checkpoint_name)
                 if progress is not None:
                     progress(numbers.index(i) + 1, len(numbers))
     return [config.episode_id(i) for i in numbers]
+
+
+def _policy(checkpoint: Path, indicator: Indicator | None) -> PolicyRunner:
+    from pipeline.policy.runner import PolicyRunner
+
+    return PolicyRunner(checkpoint, indicator=indicator)
 
 
 def _path(workspace: Workspace, config: SessionConfig, i: int) -> Path:

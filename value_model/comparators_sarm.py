@@ -156,7 +156,7 @@ def _embed(table: FrameTable, clip: str, device: str) -> tuple[np.ndarray, np.nd
     from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
     folder = local_model(clip)
-    model: Any = CLIPModel.from_pretrained(folder)
+    model: Any = CLIPModel.from_pretrained(folder, use_safetensors=True)
     model = model.to(device).eval()
     processor, tokenizer = AutoImageProcessor.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     pictures = []

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from pipeline.errors import InputError
 from pipeline.frame_table import FrameTable
+from pipeline.resume_state import ResumeState
 from value_model.bins import ValueBins
 from value_model.inputs import check_table, episode_tokens
 from value_model.network import build_network
@@ -22,7 +23,6 @@ from value_model.training_batches import Batch, TrainingBatches
 from value_model.training_config import ValueTrainingConfig
 from value_model.training_curves import Point
 from value_model.training_group import Group
-from value_model.training_state import TrainingState
 
 # Called with (steps done, steps in all) now and then, and with (all, all) at the end.
 Progress = Callable[[int, int], None]
@@ -80,6 +80,8 @@ class Trainer:
         self.batches = TrainingBatches(table, train_frames, config, scale, rng, group)
         self.best, self.step = BestWeights(), 0
         self.points: list[Point] = []
+        # Not among the points: those are the same in every run.
+        self.frames_per_s = 0.0
         self._wrapped = group.wrap(self.network)
         self._losses: list[Tensor] = []
         self._began, self._begun_at = time.monotonic(), 0
@@ -89,8 +91,13 @@ class Trainer:
         """Whether the steps are used up, or nothing improves any more."""
         return self.step >= self.config.steps or self.best.evaluations_since >= self.config.patience
 
-    def run(self, progress: Progress | None, evaluated: Callable[[], None]) -> None:
-        """Trains until it is finished; calls ``evaluated`` after each evaluation."""
+    def run(
+        self,
+        progress: Progress | None,
+        evaluated: Callable[[], None],
+        between: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Trains until finished; calls ``evaluated`` after each evaluation, ``between`` after the others."""
         config = self.config
         try:
             while not self.finished:
@@ -100,6 +107,7 @@ class Trainer:
                     group["lr"] = rate
                 self._losses.append(self._take_step(self.batches.draw()))
                 if self.step % config.evaluate_every and self.step != config.steps:
+                    between()
                     continue
                 if progress is not None:
                     progress(self.step, config.steps)
@@ -110,9 +118,9 @@ class Trainer:
         if progress is not None:
             progress(config.steps, config.steps)
 
-    def state(self) -> TrainingState:
-        """All that it takes to go on from here, at the end of an evaluation."""
-        state = TrainingState()
+    def state(self) -> ResumeState:
+        """All that it takes to go on from here."""
+        state = ResumeState()
         state.put("network", self.network.trained_state())
         state.put("best", self.best.weights)
         state.put("average", {str(i): tensor for i, tensor in enumerate(self.average)})
@@ -127,10 +135,11 @@ class Trainer:
             "best": best,
             "batches": self.batches.rng_state,
             "points": self.points,
+            "losses": [float(loss) for loss in self._losses],
         }
         return state
 
-    def restore(self, state: TrainingState) -> None:
+    def restore(self, state: ResumeState) -> None:
         """Goes on from ``state``, one of a training of equal configuration and data."""
         self.network.load_trained_state(state.take("network"))
         for i, tensor in state.take("average").items():
@@ -150,6 +159,7 @@ class Trainer:
         self.best = BestWeights(**facts["best"], weights=state.take("best"))
         self.batches.rng_state = facts["batches"]
         self.points = [(name, step, value) for name, step, value in facts["points"]]
+        self._losses = list(torch.tensor(facts["losses"], device=self.config.device))
 
     def _take_step(self, batch: Batch) -> Tensor:
         """One step of the optimiser; this process's part of the batch's mean loss."""
@@ -198,7 +208,7 @@ class Trainer:
         elapsed, frames = time.monotonic() - self._began, (step - self._begun_at) * self.config.batch_size
         self._note("loss/training", train_loss)
         self._note("learning_rate", rate)
-        self._note("frames_per_s", frames / max(elapsed, 1e-9))
+        self.frames_per_s = frames / max(elapsed, 1e-9)
         with self._averaged():
             loss = None
             if len(self.held_frames):

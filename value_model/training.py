@@ -20,6 +20,7 @@ import torch
 
 from pipeline.errors import InputError
 from pipeline.frame_table import FrameTable
+from pipeline.resume_state import Keeper, load_state, save_state
 from value_model.checkpoint import ModelRecord, save_checkpoint
 from value_model.folds import assign_folds, split_validation
 from value_model.returns import Outcomes, frame_returns, task_scales
@@ -27,7 +28,7 @@ from value_model.trainer import Progress, Trainer
 from value_model.training_config import ValueTrainingConfig
 from value_model.training_curves import CURVES_NAME, Curves, JsonLinesCurves
 from value_model.training_group import Group
-from value_model.training_state import load_state, save_state, training_fingerprint
+from value_model.training_state import training_fingerprint
 
 __all__ = ["FoldResult", "Progress", "ValueTrainingConfig", "train_fold"]
 
@@ -66,16 +67,19 @@ def train_fold(
     resume: Path | None = None,
     curves: Curves | None = None,
     group: Group | None = None,
+    keeper: Keeper | None = None,
 ) -> FoldResult:
     """Trains member ``member`` of fold ``fold`` on the episodes outside that fold; writes it to ``out``.
 
     ``outcomes`` maps episode ids to ``success``, ``failure`` or ``None``; episodes without an outcome
-    are not trained on. ``out`` gets the model and ``curves.jsonl``; ``curves`` gets the same numbers.
-    ``resume`` is a file that is written at every evaluation and removed at the end: a job that is begun
-    again with the same one goes on from there. One of other settings or data is not used, which is
-    logged. ``group`` are the processes that train this model together, each of which calls this function;
-    only the first writes. Raises ``InputError`` when the fold or member does not exist, when too few
-    episodes have an outcome, or when the table's frames are not of the configured shape.
+    are not trained on. ``out`` gets the model and ``curves.jsonl``; ``curves`` gets the same numbers, and
+    the speed. ``resume`` is a file that is written at every evaluation (by one process alone also every few
+    seconds between them, ``keeper`` says when): a job that is begun again with the same one goes on from
+    there. One of other settings or data is not used, which is logged; whoever has put the result in its place
+    removes it (:func:`pipeline.resume_state.remove_state`). ``group`` are the processes that train
+    this model together, each of which calls this function; only the first writes. Raises ``InputError`` when
+    the fold or member does not exist, when too few episodes have an outcome, or when the table's frames are
+    not of the configured shape.
     """
     group = group or Group()
     if not (0 <= fold < config.folds and 0 <= member < config.members):
@@ -96,7 +100,7 @@ def train_fold(
         rng = np.random.default_rng([config.seed, fold, member])
         trainer = Trainer(table, returns, config, trained, held, rng, group)
         fingerprint = training_fingerprint(table, returns, config, (fold, member), (trained, held))
-        _run(trainer, (fold, member), out, resume, fingerprint, curves, progress)
+        _run(trainer, (fold, member), out, resume, fingerprint, curves, progress, keeper or Keeper())
     best = trainer.best
     if group.rank == 0:
         trainer.network.load_trained_state(best.weights)
@@ -114,8 +118,6 @@ def train_fold(
             scales=scales,
         )
         save_checkpoint(out, trainer.network, record)
-        if resume is not None:
-            resume.unlink(missing_ok=True)
     group.barrier()
     return FoldResult(
         fold,
@@ -143,6 +145,7 @@ def _run(
     fingerprint: str,
     curves: Curves | None,
     progress: Progress | None,
+    keeper: Keeper,
 ) -> None:
     """Trains, from ``resume`` where it is of this training; keeps it and the curves up to date."""
     group = trainer.group
@@ -150,23 +153,35 @@ def _run(
     if found is not None:
         trainer.restore(found)
     _draw_apart(trainer, job)
+    kept = resume if group.rank == 0 else None
     # The others need no file: what they would write is what the first writes.
     path = out / CURVES_NAME if group.rank == 0 else Path(os.devnull)
     with JsonLinesCurves(path, trainer.points) as lines:
-        sinks: list[Curves] = [lines] if curves is None or group.rank else [lines, curves]
         told = len(trainer.points)
 
         def evaluated() -> None:
             nonlocal told
             for name, step, value in trainer.points[told:]:
-                for sink in sinks:
-                    sink.scalar(name, step, value)
+                lines.scalar(name, step, value)
+                if curves is not None and group.rank == 0:
+                    curves.scalar(name, step, value)
             told = len(trainer.points)
-            if resume is not None and group.rank == 0:
-                save_state(resume, trainer.state(), fingerprint)
+            if curves is not None and group.rank == 0:
+                # Not into the file, which equal inputs give again to the last byte.
+                curves.scalar("frames_per_s", trainer.step, trainer.frames_per_s)
+            keep()
             _draw_apart(trainer, job)
 
-        trainer.run(progress if group.rank == 0 else None, evaluated)
+        def keep() -> None:
+            if kept is not None:
+                keeper.keep(lambda: save_state(kept, trainer.state(), fingerprint))
+
+        def between() -> None:
+            # Of several processes each draws its own dropout, which the state of the first does not have.
+            if group.size == 1 and keeper.is_due:
+                keep()
+
+        trainer.run(progress if group.rank == 0 else None, evaluated, between)
 
 
 def _draw_apart(trainer: Trainer, job: tuple[int, int]) -> None:

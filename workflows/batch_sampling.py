@@ -40,6 +40,18 @@ class BatchSampler:
         counts.append(size - sum(counts))
         return np.concatenate([self._take(group, count) for group, count in enumerate(counts)])
 
+    def state(self) -> tuple[dict[str, np.ndarray], int]:
+        """Where each group's walk is, int64 arrays by the group's number, and how many were drawn.
+
+        With the state of the generator, which is the caller's, it decides all batches to come.
+        """
+        return {str(group): order for group, order in enumerate(self._orders)}, self._drawn
+
+    def restore(self, orders: dict[str, np.ndarray], drawn: int) -> None:
+        """Goes on as from :meth:`state`, of a sampler of the same groups and shares."""
+        self._orders = [orders[str(group)] for group in range(len(self._groups))]
+        self._drawn = drawn
+
     def _take(self, group: int, count: int) -> np.ndarray:
         order = self._orders[group]
         while len(order) < count:

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from workflows.array_files import read_arrays
 from workflows.snapshot_table import snapshot_table
 from workflows.step_files import ADVANTAGES_FILE, CHECKPOINT
+from workflows.step_resume import resume_path
 
 if TYPE_CHECKING:
     from pipeline.frame_table import FrameTable
@@ -77,10 +79,16 @@ def train_base(
     image_size: int,
     training: dict[str, Any],
     progress: Progress,
+    weights: Path | None = None,
 ) -> dict[str, Any]:
-    """Trains the base policy from scratch on every demonstration, with the bare task as its prompt."""
+    """Trains the base policy on every demonstration, with the bare task as its prompt.
+
+    From scratch, or from the LeRobot checkpoint in the folder ``weights``.
+    """
     from pipeline.prompts import NONE
 
+    if weights is not None:
+        training = {**training, "policy_options": {**training["policy_options"], "path": str(weights)}}
     table, _ = snapshot_table(workspace, snapshot, image_size)
     indicators = np.full(len(table.episode_index), NONE, np.int8)
     return _train(out, table, indicators, training, None, None, progress)
@@ -99,8 +107,7 @@ def fine_tune_recap(
 ) -> dict[str, Any]:
     """Fine-tunes the base on all data, good and bad, with the advantage in the prompt (RECAP)."""
     table, _ = snapshot_table(workspace, snapshot, image_size)
-    with np.load(advantages / ADVANTAGES_FILE) as stored:
-        indicators = stored["indicator"]
+    indicators = read_arrays(advantages / ADVANTAGES_FILE)["indicator"]
     return _train(out, table, indicators, training, base, None, progress)
 
 
@@ -133,13 +140,20 @@ def evaluate_policy(
     part: tuple[int, int],
     progress: Progress,
 ) -> dict[str, Any]:
-    """Runs a checkpoint on part of the evaluation's starts."""
+    """Runs a checkpoint on part of a round of starts; one that was killed goes on where it was."""
     from workflows.evaluation import EvaluationConfig, evaluate, write_attempts
+    from workflows.value_steps import step_key
 
     config = EvaluationConfig.from_parameters(evaluation)
-    attempts = evaluate(checkpoint / CHECKPOINT, config, (part[0], part[1]), progress)
+    # The store removes it when the step is published.
+    kept = resume_path(out.parent.parent, step_key(out), ".jsonl")
+    attempts = evaluate(checkpoint / CHECKPOINT, config, (part[0], part[1]), progress, kept)
     write_attempts(attempts, out)
-    return {"attempts": len(attempts), "successes": sum(a.success for a in attempts)}
+    return {
+        "attempts": len(attempts),
+        "successes": sum(a.success for a in attempts),
+        "interventions": sum(a.interventions for a in attempts),
+    }
 
 
 def _train(
@@ -152,6 +166,7 @@ def _train(
     progress: Progress,
 ) -> dict[str, Any]:
     from workflows.policy_training import PolicyTrainingConfig, train_policy
+    from workflows.value_steps import step_key
 
     start_folder = start / CHECKPOINT if start is not None else None
     result = train_policy(
@@ -162,5 +177,7 @@ def _train(
         out / CHECKPOINT,
         frame_mask=mask,
         progress=lambda step, total, _: progress(step, total),
+        # The store removes it when the step is published.
+        resume=resume_path(out.parent.parent, step_key(out)),
     )
     return {"final_loss": result.final_loss, "frames": result.frames, "samples_per_s": result.samples_per_s}

@@ -107,7 +107,7 @@ def test_bfloat16_trains_to_about_the_same(tmp_path: Path) -> None:
     assert coarse.best_loss == pytest.approx(exact.best_loss, rel=0.05)
 
 
-def test_the_file_of_curves_has_losses_rate_and_speed(tmp_path: Path) -> None:
+def test_the_file_of_curves_has_losses_and_rate(tmp_path: Path) -> None:
     table, outcomes = picture_table(12, np.random.default_rng(1), honest=True)
     config = replace(SMALL, steps=40, evaluate_every=20, warmup_steps=0, patience=9)
     result = train_fold(table, outcomes, config, 0, 0, tmp_path)
@@ -116,7 +116,6 @@ def test_the_file_of_curves_has_losses_rate_and_speed(tmp_path: Path) -> None:
         "loss/training",
         "loss/validation",
         "learning_rate",
-        "frames_per_s",
     }
     assert {step for _, step, _ in points} == {20, 40}
     rate = {step: value for name, step, value in points if name == "learning_rate"}

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import random
 import re
+import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -22,8 +21,12 @@ from pipeline.errors import InputError
 from pipeline.label_snapshot import read_snapshot
 from pipeline.labels import LabelStore
 from pipeline.workspace import Workspace
+from tests.benchmarks.chaos_compare import differences, faults, published_twice
+from tests.benchmarks.chaos_run import NODE, plan, run
+from tests.benchmarks.chaos_watch import Watch, manifest_seconds
 from tests.workflows.judgements import newest_judgements
 from value_model.gate_report import GateReport
+from workflows.demo_iterations import standing_after
 from workflows.evaluation import EvaluationConfig
 from workflows.ledger import Ledger
 from workflows.simulated_labelling import ANNOTATOR
@@ -34,19 +37,7 @@ from workflows.value_ensemble import load_ensemble
 from workflows.value_gate import read_gate
 
 # Small enough for a test, with every part of the loop in it.
-TINY = [
-    "--quick",
-    "--demonstrations",
-    "6",
-    "--rollouts",
-    "4",
-    "--policy-steps",
-    "20",
-    "--value-steps",
-    "15",
-    "--starts",
-    "4",
-]
+TINY = shlex.split("--quick --demonstrations 6 --rollouts 4 --policy-steps 20 --value-steps 15 --starts 4")
 
 
 def command(*words: str) -> list[str]:
@@ -77,19 +68,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     began = time.monotonic()
     output = recap("demo", "--workspace", str(root), *TINY)
     return Finished(Workspace(root), output, time.monotonic() - began)
-
-
-def step_keys(workspace: Workspace) -> set[tuple[str, str]]:
-    """Name and key of every published step."""
-    return {(result.name, result.key) for result in StepStore(workspace.steps).published()}
-
-
-def leftovers(workspace: Workspace) -> list[Path]:
-    """What only exists while something is being written: all of it has a hidden name."""
-    lasting = {".locks", ".progress", ".resume"}
-    return [path for path in workspace.root.rglob(".*") if path.name not in lasting] + [
-        path for name in lasting for path in (workspace.steps / name).glob("*")
-    ]
 
 
 def test_it_says_what_came_of_it_and_what_to_do_next(finished: Finished) -> None:
@@ -145,7 +123,7 @@ def test_the_conditioned_dataset_opens_and_holds_all_three_prompts(finished: Fin
 
 
 def test_a_second_run_computes_nothing_and_starts_no_ray(finished: Finished) -> None:
-    before = {path: path.stat().st_mtime_ns for path in finished.workspace.steps.rglob("*")}
+    before = step_times(finished.workspace)
     iterations = Ledger(finished.workspace).iterations()
     script = (
         "import sys; from workflows.cli import main; status = main(sys.argv[1:]); "
@@ -157,32 +135,53 @@ def test_a_second_run_computes_nothing_and_starts_no_ray(finished: Finished) -> 
     )
     assert again.returncode == 0, again.stderr
     assert "\n0 steps computed" in again.stdout
-    assert {path: path.stat().st_mtime_ns for path in finished.workspace.steps.rglob("*")} == before
+    assert step_times(finished.workspace) == before
     assert Ledger(finished.workspace).iterations() == iterations
 
 
-def test_killed_three_times_it_ends_with_the_same_steps_none_done_twice(
+def test_killed_again_and_again_it_comes_to_the_same_as_undisturbed(
     finished: Finished, tmp_path: Path
 ) -> None:
+    seed = os.getpid()
+    print("seed of the kills:", seed)
     workspace = Workspace(tmp_path / "workspace")
-    words = command("demo", "--workspace", str(workspace.root), *TINY)
-    moments = random.Random(os.getpid())
-    print("seed of the kill moments:", os.getpid())
-    for _ in range(3):
-        with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as driver:
-            try:
-                driver.wait(timeout=moments.uniform(0.1, 0.7) * finished.seconds)
-            except subprocess.TimeoutExpired:
-                driver.send_signal(signal.SIGKILL)
-    recap(*words[3:])
-    assert step_keys(workspace) == step_keys(finished.workspace)
-    completed = [(line["name"], line["key"]) for line in StepStore(workspace.steps).completions()]
-    assert sorted(completed) == sorted(set(completed)), "a step was computed twice to completion"
-    assert set(completed) == step_keys(workspace)
-    assert leftovers(workspace) == []
-    store = StepStore(workspace.steps)
-    assert [damage for result in store.published() for damage in store.verify(result)] == []
-    assert len(Ledger(workspace).iterations()) == 1
+    # Half of it, since a run that is killed for the last time in its last second might end before that.
+    planned = [kill for kill in plan(8, finished.seconds / 2, seed) if kill.kind != NODE][:4]
+    with Watch(workspace.steps, tmp_path / "attempts.jsonl") as watch:
+        words = command("demo", "--workspace", str(workspace.root), *TINY)
+        told = run(words, watch, planned, None, tmp_path / "log")
+    assert told.kills.total() >= 2, "hardly anything was killed"
+    assert differences(finished.workspace, workspace) == []
+    assert faults(finished.workspace) == faults(workspace) == []
+    assert published_twice(workspace) == 0
+    assert watch.attempts_s >= 0.8 * manifest_seconds(workspace.steps)
+
+
+def test_a_second_iteration_rolls_out_the_champion_and_takes_in_what_it_did(
+    finished: Finished, tmp_path: Path
+) -> None:
+    root = tmp_path / "workspace"
+    subprocess.run(["cp", "-a", str(finished.workspace.root), str(root)], check=True)
+    words = ("demo", "--workspace", str(root), *TINY, "--iterations", "2")
+    output = recap(*words)
+    assert output.index("Iteration 1: ") < output.index("Iteration 2: ")
+    workspace, ledger = Workspace(root), Ledger(Workspace(root))
+    assert [iteration.n for iteration in ledger.iterations()] == [1, 2]
+    champion = standing_after(ledger, 1)
+    new = [entry for entry in workspace.list_episodes() if entry.id.startswith("rollout2-")]
+    assert len(new) == 4 + 4
+    assert {entry.info.policy_checkpoint for entry in new} == {f"{champion.name}/{champion.key}"}
+    scenes = [entry.info.extra["scene_seed"] for entry in workspace.list_episodes()]
+    assert len(set(scenes)) == len(scenes), "a scene came up twice"
+    assert len(read_snapshot_of_iteration(workspace)) == 20 + 8
+    before = ledger.champions(), step_times(workspace)
+    assert "\n0 steps computed" in recap(*words)
+    assert (ledger.champions(), step_times(workspace)) == before
+
+
+def step_times(workspace: Workspace) -> dict[Path, int]:
+    """When each file of the published steps was written."""
+    return {path: path.stat().st_mtime_ns for path in workspace.steps.rglob("*")}
 
 
 def newest_gate(workspace: Workspace) -> GateReport:

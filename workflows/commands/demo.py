@@ -9,6 +9,7 @@ import typer
 
 from workflows.commands.options import (
     PolicyStepsOption,
+    RayAddressOption,
     SeedOption,
     StartsOption,
     ValueStepsOption,
@@ -31,9 +32,16 @@ def demo(
     policy_steps: PolicyStepsOption = None,
     value_steps: ValueStepsOption = None,
     starts: StartsOption = None,
+    iterations: Annotated[
+        int,
+        typer.Option(
+            help="Turns of the loop; each but the first rolls out the champion on new scenes.", min=1, max=10
+        ),
+    ] = 1,
     accept_values: Annotated[
         bool, typer.Option("--accept-values", help="Go on with values that do not pass the gate.")
     ] = False,
+    ray_address: RayAddressOption = None,
 ) -> None:
     """Runs the whole loop on a simulated Gen3, people included. Needs no robot and no GPU.
 
@@ -41,6 +49,7 @@ def demo(
     datasets/, reports/ and runs.sqlite. Whatever is there already is not computed again; after an
     interruption the same command goes on.
     """
+    from workflows.cluster_address import cluster_address
     from workflows.demo import demo as run
     from workflows.settings import FULL, QUICK, resized
 
@@ -53,4 +62,10 @@ def demo(
         value_steps=value_steps,
         starts=starts,
     )
-    run(workspace, settings, accept_values=accept_values)
+    run(
+        workspace,
+        settings,
+        accept_values=accept_values,
+        iterations=iterations,
+        cluster=cluster_address(ray_address),
+    )

@@ -1,0 +1,135 @@
+"""The gradient steps of a policy's training: the optimiser, the running mean of the weights, their state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from lerobot.policies.pretrained import PreTrainedPolicy
+from torch import Tensor, nn
+
+from pipeline.errors import InputError
+from pipeline.policy.tuning import autocast
+from pipeline.resume_state import ResumeState
+from workflows.policy_training_batches import PolicyBatches
+from workflows.policy_training_config import PolicyTrainingConfig, learning_rate_factor
+
+Progress = Callable[[int, int, float], None]
+
+_REPORT_EVERY = 10
+
+
+class PolicyTrainer:
+    """One policy in training. ``step`` counts the finished steps, ``curve`` holds (step, mean loss since)."""
+
+    def __init__(
+        self,
+        policy: PreTrainedPolicy,
+        trained: list[nn.Parameter] | list[dict[str, Any]],
+        batches: PolicyBatches,
+        config: PolicyTrainingConfig,
+    ) -> None:
+        """``trained`` is what :func:`pipeline.policy.tuning.prepare` gave for ``policy``."""
+        self._policy, self._batches, self._config = policy, batches, config
+        policy.train()
+        self._parameters = [p for p in policy.parameters() if p.requires_grad]
+        # Small changes would be lost in a mean of bfloat16 numbers.
+        self._averages = [p.detach().to(torch.float32, copy=True) for p in self._parameters]
+        self._optimizer = torch.optim.AdamW(
+            trained, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
+        self._peaks = [group["lr"] for group in self._optimizer.param_groups]
+        self._losses: list[float | Tensor] = []
+        self.step = 0
+        self.curve: list[tuple[int, float]] = []
+
+    def run(self, progress: Progress | None, after_step: Callable[[], None]) -> None:
+        """Takes the steps that are left, calling ``after_step`` after each; leaves the mean in the policy.
+
+        Raises ``InputError`` where the loss is not finite in the end.
+        """
+        while self.step < self._config.steps:
+            self._losses.append(self._take_step())
+            self.step += 1
+            if self.step % _REPORT_EVERY == 0 or self.step == self._config.steps:
+                self.curve.append((self.step, float(np.mean([float(loss) for loss in self._losses]))))
+                self._losses.clear()
+                if progress is not None:
+                    progress(self.step, self._config.steps, self.curve[-1][1])
+            after_step()
+        if not math.isfinite(self.curve[-1][1]):
+            raise InputError(f"policy training diverged (loss {self.curve[-1][1]}): lower learning_rate")
+        with torch.no_grad():
+            torch._foreach_copy_(self._parameters, self._averages)
+        self._policy.eval()
+
+    def state(self) -> ResumeState:
+        """All that it takes to go on from here to the very same weights."""
+        state = ResumeState()
+        state.put("parameter", {str(i): p for i, p in enumerate(self._parameters)})
+        state.put("buffer", dict(self._policy.named_buffers()))
+        state.put("average", {str(i): mean for i, mean in enumerate(self._averages)})
+        for i, moments in self._optimizer.state_dict()["state"].items():
+            state.put(f"optimizer/{i}", moments)
+        state.put("generator", {"cpu": torch.get_rng_state()})
+        if torch.device(self._config.device).type == "cuda":
+            state.put("generator", {"device": torch.cuda.get_rng_state(self._config.device)})
+        arrays, drawn = self._batches.state()
+        state.put("batches", {name: torch.from_numpy(array) for name, array in arrays.items()})
+        state.facts = {
+            "step": self.step,
+            "curve": self.curve,
+            "losses": [float(loss) for loss in self._losses],
+            "batches": drawn,
+        }
+        return state
+
+    def restore(self, state: ResumeState) -> None:
+        """Goes on from ``state``, one of a training of equal configuration, data and start."""
+        with torch.no_grad():
+            for i, tensor in state.take("parameter").items():
+                self._parameters[int(i)].copy_(tensor)
+            buffers = dict(self._policy.named_buffers())
+            for name, tensor in state.take("buffer").items():
+                buffers[name].copy_(tensor)
+            for i, tensor in state.take("average").items():
+                self._averages[int(i)].copy_(tensor)
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in state.take("optimizer").items():
+            i, key = name.split("/")
+            moments.setdefault(int(i), {})[key] = tensor
+        self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": moments})
+        generators = state.take("generator")
+        torch.set_rng_state(generators["cpu"])
+        if "device" in generators:
+            torch.cuda.set_rng_state(generators["device"], self._config.device)
+        facts: dict[str, Any] = state.facts
+        arrays = {name: tensor.numpy() for name, tensor in state.take("batches").items()}
+        self._batches.restore(arrays, facts["batches"])
+        self.step = facts["step"]
+        self.curve = [(step, loss) for step, loss in facts["curve"]]
+        self._losses = list(facts["losses"])
+
+    def _take_step(self) -> Tensor:
+        """One step of the optimiser; the mean loss of its batches."""
+        config = self._config
+        for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = peak * learning_rate_factor(self.step, config)
+        self._optimizer.zero_grad()
+        losses = [self._add_gradient(self._batches.draw()) for _ in range(config.accumulate)]
+        torch.nn.utils.clip_grad_norm_(self._parameters, config.gradient_clip)
+        self._optimizer.step()
+        # The mean forgets its first values faster, or it would remember the start for long.
+        decay = min(config.ema_decay, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(self._averages, [p.detach().float() for p in self._parameters], 1 - decay)
+        return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+
+    def _add_gradient(self, batch: dict[str, Any]) -> Tensor:
+        """Adds one batch's part of the step's gradient; its loss."""
+        with autocast(self._policy, self._config):
+            loss, _ = self._policy.forward(batch)
+        (loss / self._config.accumulate).backward()
+        return loss.detach()
