@@ -14,7 +14,7 @@ from functools import partial
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from labeling_app import adjudication_page, dashboard_page, label_page, review_page
+from labeling_app import adjudication_page, dashboard_page, iterations_page, label_page, review_page
 from labeling_app.identity import Person, current_person
 from labeling_app.opened import Opened, opened
 from labeling_app.plain_text import plain
@@ -51,10 +51,13 @@ def pages(shared: Opened, person: Person) -> list[StreamlitPage]:
         careful_draw = partial(careful, draw, shared, person)
         return st.Page(careful_draw, title=title, icon=icon, url_path=path, default=path == "label")
 
+    review = page(review_page.draw, "Review", ":material/query_stats:", "review")
+    over_iterations = partial(iterations_page.draw, review=review)
     found = [
         page(label_page.draw, "Label", ":material/label:", "label"),
-        page(review_page.draw, "Review", ":material/query_stats:", "review"),
+        review,
         page(dashboard_page.draw, "Dashboard", ":material/dashboard:", "dashboard"),
+        page(over_iterations, "Iterations", ":material/trending_up:", "iterations"),
     ]
     if person.reviewer:
         found.insert(2, page(adjudication_page.draw, "Adjudicate", ":material/balance:", "adjudicate"))

@@ -8,6 +8,7 @@ makes the same bytes. When an episode's recording is not at hand its value is sh
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,12 @@ from value_model.gate_report import GateReport
 from workflows import report_figures as figures
 from workflows import report_tables as tables
 from workflows.comparison import PairedDifference, Performance
+from workflows.report_came_in import CameIn, group_tables, label_lines, rollout_lines
+from workflows.report_decision import guards_table, looks_table, task_rows
 from workflows.report_episodes import choose_episodes, episode_pictures
 from workflows.report_page import write_page
 from workflows.report_values import value_section
-from workflows.report_words import duration, headline, number, tiles
+from workflows.report_words import duration, guard_that_holds, headline, number, tiles
 
 __all__ = [
     "FRAME_COLUMNS",
@@ -74,10 +77,13 @@ class ReportData:
     text; ``outcome``, ``advantage`` and ``return_`` are missing where nobody labelled the episode).
     thresholds: per task. value_quality: the JSON of ``value_model.calibration.ValueQuality``, or empty.
     training_curves: (step, loss) by policy. episodes: all episodes in ``frames``. origins: by
-    ``"performance"``, ``"advantages"``, ``"values"``, ``"training"``, ``"data"``. film: a GIF.
+    ``"performance"``, ``"advantages"``, ``"values"``, ``"training"``, ``"value training"``, ``"data"``,
+    ``"film"``. film: a GIF.
     annotators: how many episodes each person labelled. film_caption: how the film's starts were chosen.
     gate: its report on the values, or ``None`` where the step is older than the gate. values_note: why the
-    turn went on where that report alone does not say so.
+    turn went on where that report alone does not say so. rule, looks, guards: of the decision, as in
+    ``workflows.report_graph.Decision``. by_task: performances by task, then policy. value_curves: (step,
+    loss) of the value models by what it is of. came_in: what is new, or ``None`` where nobody asked.
     """
 
     iteration: int
@@ -104,6 +110,12 @@ class ReportData:
     film_caption: str = ""
     gate: GateReport | None = None
     values_note: str = ""
+    rule: str = ""
+    looks: tuple[Mapping[str, Any], ...] = ()
+    guards: tuple[Mapping[str, Any], ...] = ()
+    by_task: dict[str, dict[str, Performance]] = field(default_factory=dict)
+    value_curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    came_in: CameIn | None = None
 
     def __post_init__(self) -> None:
         """Raises ``InputError`` when a policy or a column of the frames is missing."""
@@ -160,11 +172,19 @@ def _context(data: ReportData) -> dict[str, Any]:
     per_episode = tables.per_episode(frames)
     has_advantages = bool(np.isfinite(frames["advantage"].to_numpy(float)).any())
     curves = {label: curve for label, curve in data.training_curves.items() if curve}
+    value_curves = {label: curve for label, curve in data.value_curves.items() if curve}
+    new = data.came_in
     return {
         "data": data,
         # First: a film that cannot be read stops the report before anything is drawn.
         "film": _film(data.film),
-        "headline": headline(data.performances, data.candidate, data.reference, difference),
+        "headline": headline(
+            data.performances,
+            data.candidate,
+            data.reference,
+            difference,
+            guard_that_holds(data.promoted, data.guards) if data.looks else None,
+        ),
         "tiles": tiles(data.performances, data.candidate, data.reference, data.differences),
         "performance": figures.performance_figure(data.performances, data.candidate),
         "performance_rows": tables.performance_rows(data.performances),
@@ -177,6 +197,12 @@ def _context(data: ReportData) -> dict[str, Any]:
         "episode_pictures": episode_pictures(frames, data.episodes),
         "values": value_section(frames, rates, data.gate, _quality(data.value_quality)),
         "training": figures.training_figure(curves) if curves else None,
+        "value_training": figures.value_training_figure(value_curves) if value_curves else None,
+        "looks": looks_table(data.looks),
+        "guards": guards_table(data.guards),
+        "task_rows": task_rows(data.by_task),
+        "new_tables": group_tables(new) if new is not None and new.new_episodes else [],
+        "new_lines": [*label_lines(new), *rollout_lines(new)] if new is not None else [],
         "episode_rows": tables.episode_rows(frames, rates),
         "episode_count": len(per_episode),
         "labelled_count": int(per_episode["outcome"].notna().sum()),

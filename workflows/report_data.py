@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ import pandas as pd
 from pipeline.label_snapshot import SnapshotRow, read_snapshot
 from pipeline.workspace import Workspace
 from value_model.advantages import Reason
-from workflows.comparison import paired_difference, performance
+from value_model.training_curves import CURVES_NAME, read_curves
+from workflows.comparison import Attempt, PairedDifference, Performance, paired_difference, performance
 from workflows.evaluation import read_attempts
+from workflows.promotion import as_decided
 from workflows.report import (
     FRAME_COLUMNS,
     ReportData,
@@ -24,6 +26,8 @@ from workflows.report import (
     write_report,
     write_values_page,
 )
+from workflows.report_came_in import came_in
+from workflows.report_graph import Decision
 from workflows.step_files import (
     CHECKPOINT,
     FILM_FILE,
@@ -33,8 +37,9 @@ from workflows.step_files import (
     TRAINING_FILE,
 )
 from workflows.value_gate import read_gate
-from workflows.value_steps import episode_columns
+from workflows.value_steps import checkpoint_of, episode_columns
 
+_LOSSES = "loss/"
 _NOT_TRAINED = (
     "Nothing was fine-tuned on them, and the champion stays. Mend what is marked below and run recap improve "
     "again, or answer for them with --accept-values."
@@ -59,13 +64,16 @@ def write_iteration_report(
     iteration: int,
     title: str,
     reference: str,
-    promoted: bool,
-    decision: str,
+    decision: dict[str, Any],
     values_note: str,
+    first: bool,
+    before: list[Path],
 ) -> dict[str, Any]:
     """Gathers what the steps left behind and writes ``report.html``.
 
     ``evaluation_names`` names the policy of each folder in ``evaluations`` (several parts share one).
+    ``decision`` has the fields of ``workflows.report_graph.Decision``. ``before`` are the labels of the
+    iteration before, none where it is the ``first`` or they are gone.
     """
     store = Workspace(workspace)
     rows = read_snapshot(snapshot)
@@ -74,34 +82,40 @@ def write_iteration_report(
         for name in dict.fromkeys(evaluation_names)
     }
     candidate = "RECAP"
+    tasks = tuple(dict.fromkeys(row.task for row in rows))
+    decided = Decision(**decision)
     data = ReportData(
         iteration=iteration,
         title=title,
         robot=rows[0].robot,
-        tasks=tuple(dict.fromkeys(row.task for row in rows)),
+        tasks=tasks,
         performances={name: performance(found) for name, found in attempts.items()},
         candidate=candidate,
         reference=reference,
-        differences={
-            f"{candidate} vs {name}": paired_difference(attempts[candidate], found)
-            for name, found in attempts.items()
-            if name != candidate
-        },
-        promoted=promoted,
-        decision=decision,
+        differences=_differences(attempts, candidate, reference, decided),
+        promoted=decided.promoted,
+        decision=decided.reason,
+        rule=decided.rule,
+        looks=tuple(decided.looks),
+        guards=tuple(decided.guards),
+        by_task=_by_task(attempts, tasks),
+        came_in=came_in(snapshot, next(iter(before), None), advantages, first=first),
         frames=frame_rows(rows, advantages),
         thresholds=json.loads((advantages / THRESHOLDS_FILE).read_text()),
         value_quality=json.loads((advantages / QUALITY_FILE).read_text()),
         training_curves={
             name: _curve(folder) for name, folder in zip(training_names, trainings, strict=True)
         },
+        value_curves=_value_curves(members),
         episodes=[store.find(row.episode_id) for row in rows],
         origins={
             "performance": _origins(evaluations),
             "advantages": _origins([advantages, dataset]),
             "values": _origins([*members, scores, advantages, gate]),
             "training": _origins(trainings),
+            "value training": _origins(members),
             "data": _origins([advantages]),
+            "film": _origins([film]),
         },
         steps=_origins([*trainings, *members, scores, advantages, gate, dataset, *evaluations, film]),
         film=film / FILM_FILE,
@@ -165,6 +179,45 @@ def frame_rows(rows: Sequence[SnapshotRow], advantages: Path) -> pd.DataFrame:
         part["outcome"] = row.outcome
         parts.append(part)
     return pd.concat(parts, ignore_index=True)[list(FRAME_COLUMNS)]
+
+
+def _differences(
+    attempts: Mapping[str, list[Attempt]], candidate: str, reference: str, decided: Decision
+) -> dict[str, PairedDifference]:
+    """The candidate against every other policy; against its reference as the decision's own test has it."""
+    found = {
+        name: paired_difference(attempts[candidate], others)
+        for name, others in attempts.items()
+        if name != candidate
+    }
+    found[reference] = as_decided(found[reference], decided)
+    return {f"{candidate} vs {name}": difference for name, difference in found.items()}
+
+
+def _by_task(
+    attempts: Mapping[str, list[Attempt]], tasks: Sequence[str]
+) -> dict[str, dict[str, Performance]]:
+    """What each policy did on each task."""
+    found: dict[str, dict[str, Performance]] = {}
+    for task in tasks:
+        for name, made in attempts.items():
+            of_task = [attempt for attempt in made if attempt.task == task]
+            if of_task:
+                found.setdefault(task, {})[name] = performance(of_task)
+    return found
+
+
+def _value_curves(members: Sequence[Path]) -> dict[str, list[tuple[int, float]]]:
+    """Losses of the value models by what they are of, the mean over the models that noted that step."""
+    points: dict[str, dict[int, list[float]]] = {}
+    for member in members:
+        for name, step, value in read_curves(checkpoint_of(member) / CURVES_NAME):
+            if name.startswith(_LOSSES):
+                points.setdefault(name.removeprefix(_LOSSES), {}).setdefault(step, []).append(value)
+    return {
+        name: [(step, float(np.mean(values))) for step, values in sorted(by_step.items())]
+        for name, by_step in points.items()
+    }
 
 
 def _curve(folder: Path) -> list[tuple[int, float]]:

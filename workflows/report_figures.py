@@ -18,9 +18,13 @@ from matplotlib.patches import Patch
 from pipeline.episode import Source
 from workflows.comparison import Estimate, Performance
 from workflows.report_theme import (
+    BLUE,
+    GREEN,
+    GREY,
     GRID,
     HALF,
     INK,
+    ORANGE,
     SOURCE_COLOURS,
     SOURCE_WORDS,
     WIDE,
@@ -49,7 +53,8 @@ def performance_figure(performances: Mapping[str, Performance], candidate: str) 
         rates = [p.successes_per_hour for p in performances.values()]
         _bars(right, names, rates, lambda v: number(v, rate_digits(v)))
         right.set_title("Successes per robot hour", pad=10)
-        right.set_xlim(0, max([1e-6, *(r.high for r in rates)]) * 1.16)
+        # Where no policy ever succeeded, an axis of millionths would be drawn.
+        right.set_xlim(0, (max(r.high for r in rates) or 1.0) * 1.16)
         left.set_yticks(range(len(names)), names)
         left.invert_yaxis()
         for label in left.get_yticklabels():
@@ -169,7 +174,29 @@ def training_figure(curves: Mapping[str, Sequence[tuple[int, float]]]) -> Pictur
             axes.plot(steps, smooth, color=colours[label], linewidth=2, label=label)
         axes.set_xlabel("training step")
         axes.set_ylabel("loss")
-        axes.set_title("Training")
+        axes.set_title("Policies")
+        axes.set_ylim(bottom=0)
+        axes.grid()
+        axes.legend()
+        alt = "; ".join(f"{label}: loss {c[-1][1]:.3g} at step {c[-1][0]}" for label, c in curves.items())
+        return to_picture(figure, alt)
+
+
+def value_training_figure(curves: Mapping[str, Sequence[tuple[int, float]]]) -> Picture:
+    """Loss against step of the value models' training, the mean over them; by what the loss is of."""
+    colours = dict(zip(curves, (BLUE, ORANGE, GREEN, GREY), strict=False))
+    with styled():
+        figure = Figure((HALF, 3.6), layout="constrained")
+        axes = figure.subplots()
+        for label, curve in curves.items():
+            steps, losses = np.asarray(curve, float).T
+            dots = "o" if len(curve) < 30 else ""
+            axes.plot(
+                steps, losses, dots, linestyle="-", color=colours.get(label, INK), linewidth=2, label=label
+            )
+        axes.set_xlabel("training step")
+        axes.set_ylabel("loss")
+        axes.set_title("Value models")
         axes.set_ylim(bottom=0)
         axes.grid()
         axes.legend()

@@ -2,41 +2,63 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
+from pipeline.errors import InputError
 from pipeline.label_snapshot import Snapshot
 from pipeline.workspace import Workspace
 from workflows import film_steps
+from workflows.iteration_steps import IterationSteps, snapshot_path
+from workflows.ledger import Ledger
 from workflows.loop_graph import BASE, CANDIDATE, FILTERED, AnyStep, TurnSteps
 from workflows.step_recipe import ExternalInput, Step
+from workflows.step_store import StepStore
 from workflows.value_graph import LoopStep
 
 FILMED_STARTS = 3
 _FILMING = ("collectors", "pipeline.policy", "workflows.report_films")
-_REPORTING = tuple(
-    f"workflows.report{part}"
-    for part in (
-        "",
-        "_alarm_figures",
-        "_data",
-        "_episodes",
-        "_figures",
-        "_page",
-        "_tables",
-        "_theme",
-        "_value_figures",
-        "_values",
-        "_words",
-    )
+_REPORTING = (
+    "pipeline.iteration_records",
+    "workflows.iteration_data",
+    "workflows.promotion",
+    *(
+        f"workflows.report{part}"
+        for part in (
+            "",
+            "_alarm_figures",
+            "_came_in",
+            "_data",
+            "_decision",
+            "_episodes",
+            "_figures",
+            "_page",
+            "_tables",
+            "_theme",
+            "_value_figures",
+            "_values",
+            "_words",
+        )
+    ),
 )
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether the candidate replaces the champion, and the reason in one sentence."""
+    """Whether the candidate replaces the champion, and the reason in one sentence.
+
+    ``rule`` says in words by what rule. ``looks`` are the evaluation's looks at the data, in order, and
+    ``guards`` the guard rails, each plain JSON: numbers, strings and booleans by name. Reports show every
+    name that they find; ``starts``, ``difference``, ``p``, ``bound`` and ``verdict`` of a look by their
+    meaning.
+    """
 
     promoted: bool
     reason: str
+    rule: str = ""
+    looks: tuple[Mapping[str, Any], ...] = ()
+    guards: tuple[Mapping[str, Any], ...] = ()
 
 
 def report_step(
@@ -53,6 +75,7 @@ def report_step(
 
     ``values_note``: why the turn went on, where the gate's report alone does not say so.
     """
+    first, before = labels_before(workspace, iteration)
     named = [(name, part) for name, parts in turn.evaluations.items() for part in parts]
     return LoopStep(
         "report",
@@ -63,9 +86,9 @@ def report_step(
             "iteration": iteration,
             "title": "kinova-recap",
             "reference": reference,
-            "promoted": decision.promoted,
-            "decision": decision.reason,
+            "decision": asdict(decision),
             "values_note": values_note,
+            "first": first,
         },
         {
             "workspace": ExternalInput(workspace.root, "workspace"),
@@ -78,10 +101,27 @@ def report_step(
             "members": turn.members,
             "dataset": turn.dataset,
             "film": _film_step(turn, reference),
+            "before": before,
         },
         _REPORTING,
         title="write the report",
     )
+
+
+def labels_before(workspace: Workspace, iteration: int) -> tuple[bool, list[ExternalInput]]:
+    """Whether no iteration is before this one, and that one's frozen labels, if they are still there."""
+    ledger = Ledger(workspace)
+    earlier = [known.n for known in ledger.iterations() if known.n < iteration]
+    if not earlier:
+        return True, []
+    steps = IterationSteps.of(workspace, StepStore(workspace.steps), ledger, max(earlier))
+    try:
+        digest = steps.labels_digest()
+    except InputError:
+        # A damaged manifest of an earlier turn is no reason to stop this one: the report says what it lacks.
+        return False, []
+    path = snapshot_path(workspace, digest)
+    return False, [ExternalInput(path, digest)] if path.is_file() else []
 
 
 def values_report_step(workspace: Workspace, snapshot: Snapshot, turn: TurnSteps, iteration: int) -> Step:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from workflows.comparison import (
     LARGEST_SUCCESS_LOSS,
@@ -42,17 +43,17 @@ class Headline:
 def tone(difference: PairedDifference) -> str:
     """What became of the throughput, by the test that decides on promotion.
 
-    ``good`` where the one-sided p-value is below :data:`SIGNIFICANCE`; ``bad`` where the whole 95 % interval
-    lies below zero; else ``unclear``.
+    ``good`` where that says better beyond chance; ``bad`` where the whole 95 % interval lies below zero; else
+    ``unclear``.
     """
-    if difference.p_value < SIGNIFICANCE:
+    if difference.is_better:
         return "good"
     return "bad" if difference.successes_per_hour.high < 0 else "unclear"
 
 
 def is_narrow(difference: PairedDifference) -> bool:
     """Whether it is better by the one-sided test, though its two-sided 95 % interval touches zero."""
-    return difference.p_value < SIGNIFICANCE and difference.successes_per_hour.low <= 0
+    return difference.is_better and difference.successes_per_hour.low <= 0
 
 
 def _interval_tone(difference: Estimate) -> str:
@@ -123,11 +124,13 @@ def headline(
     candidate: str,
     reference: str,
     difference: PairedDifference | None,
+    held_back: str | None = None,
 ) -> Headline:
     """What happened, in one sentence that claims what the decision's own test allows, and no more.
 
     Where only the one-sided test speaks for the candidate, it says how sure that is; where the candidate is
-    faster but fails too often to be promoted, it says both.
+    faster but a guard rail holds it back, it says both: ``held_back`` is what :func:`guard_that_holds` says
+    of the decision, ``None`` where there is none to ask and only the loss of success counts.
     """
     new, old = performances[candidate], performances[reference]
     per_hour = new.successes_per_hour.value
@@ -136,8 +139,14 @@ def headline(
     shown, shown_before = number(per_hour, digits), number(before, digits)
     mood = tone(difference) if difference is not None else "unclear"
     chance = narrow_text(difference)
-    lost = _lost_points(difference)
-    if mood == "good" and lost:
+    lost = _lost_points(difference) if held_back is None else ""
+    if mood == "good" and held_back:
+        sentence = (
+            f"{candidate} is faster than {reference}, but a guard rail holds it back: {shown} successes per "
+            f"hour against {shown_before}{chance}, but {held_back}."
+        )
+        mood = "unclear"
+    elif mood == "good" and lost:
         sentence = (
             f"{candidate} is faster but less reliable than {reference}: {shown} successes per hour against "
             f"{shown_before}{chance}, but {lost} points fewer attempts succeed."
@@ -177,6 +186,24 @@ def narrow_text(difference: PairedDifference | None) -> str:
     if difference is None or not is_narrow(difference):
         return ""
     return f" (a little surer than chance: {p_text(difference.p_value)})"
+
+
+def guard_that_holds(promoted: bool, guards: Sequence[Mapping[str, Any]]) -> str:
+    """The first guard rail that stands in the way of a candidate, in words; nothing where none does."""
+    if promoted:
+        return ""
+    broken = [g for g in guards if g["verdict"] == "failed" or (g["strict"] and g["verdict"] == "open")]
+    return guard_words(broken[0]) if broken else ""
+
+
+def guard_words(guard: Mapping[str, Any]) -> str:
+    """How much worse or better the candidate was by a guard rail: ``8 points fewer attempts succeed``."""
+    worse, about = float(guard["worse"]), guard["name"]
+    amount, more = number(abs(worse)), worse > 0
+    if guard["unit"] != "points":
+        return f"{amount} {'more' if more else 'fewer'} {guard['unit']}"
+    said = f"{amount} points {'fewer' if more else 'more'} attempts succeed"
+    return said if about == "success rate" else f"{said} at “{about}”"
 
 
 def _lost_points(difference: PairedDifference | None) -> str:

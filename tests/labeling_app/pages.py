@@ -19,7 +19,7 @@ st.button("say", key="say", on_click=on_screen.heard)
 app.main()
 """
 ONE_PAGE = """
-from labeling_app import adjudication_page, dashboard_page, review_page
+from labeling_app import adjudication_page, dashboard_page, iterations_page, review_page
 from labeling_app.app import careful
 from labeling_app.identity import Person
 from labeling_app.opened import opened

@@ -10,11 +10,14 @@ from pathlib import Path
 import cv2
 
 from pipeline.episode import Source
+from pipeline.iteration_file import iterations_path
 from pipeline.labels import LabelStore, Mark
 from pipeline.workspace import Workspace
 from tests.labeling_app.browser import Browser
 from tests.labeling_app.serving import EPISODE, FRAME, IDLE, PLAYING, Server, needs_browser, next_episode
 from tests.tiny_episodes import EpisodeMaker, picture
+from tests.workflows.sample_history import make_history
+from workflows.report_iterations import write_iterations_report
 
 pytestmark = needs_browser
 P, H = Source.POLICY, Source.INTERVENTION
@@ -232,10 +235,47 @@ def test_two_browsers_never_get_the_same_episode(
 
 def test_the_other_pages_open(workspace: Workspace, make_episode: EpisodeMaker, tmp_path: Path) -> None:
     make_episode(sources=[P] * 6 + [H] * 6)
-    expected = {"review": "Relabel", "adjudicate": "No disputes", "dashboard": "Corrections by policy"}
+    expected = {
+        "review": "Relabel",
+        "adjudicate": "No disputes",
+        "dashboard": "Corrections by policy",
+        "iterations": "No iterations yet",
+    }
     with Server(workspace.root) as server, Browser(tmp_path / "profile") as browser:
         for page, text in expected.items():
             browser.open(f"{server.address}/{page}?name=Ana")
             browser.wait_for_text(text, 60)
             browser.wait_for(IDLE)
             assert not browser.run("document.querySelector('[data-testid=stException]')")
+
+
+def test_the_page_over_iterations_leads_to_its_episodes(
+    workspace: Workspace, make_episode: EpisodeMaker, tmp_path: Path
+) -> None:
+    """In both themes and at both widths; a rollout that people corrected opens on the review page."""
+    episode = make_episode(sources=[P] * 6 + [H] * 6).id
+    history = make_history(workspace.root, 3, starts=20, tasks=(EVIL,), people=(f"Ana {EVIL}", "Ben"))
+    write_iterations_report(history.workspace, history.ledger, history.store)
+    path = iterations_path(workspace.reports)
+    # The drawn rollouts have no film: one that has takes the place of the first.
+    path.write_text(path.read_text().replace('"rollout-3-0"', f'"{episode}"'))
+    overflow = "document.querySelector('[data-testid=stMain]').scrollWidth > window.innerWidth"
+    with Server(workspace.root) as server, Browser(tmp_path / "profile") as browser:
+        browser.open(f"{server.address}/iterations?name=Ana")
+        for width, scheme in ((1280, "light"), (1920, "dark")):
+            browser.resize(width, 900, scheme)
+            browser.wait_for(
+                "document.querySelectorAll('[data-testid=stVegaLiteChart] canvas, "
+                "[data-testid=stVegaLiteChart] svg').length >= 6",
+                60,
+            )
+            browser.wait_for(IDLE)
+            assert not browser.run(overflow)
+            assert not browser.run("document.querySelector('[data-testid=stException]')")
+        browser.wait_for_text("Most corrected rollouts", 60)
+        assert EVIL in browser.text() and not browser.run("window.evil")
+        link = "document.querySelector('[data-testid=stPageLink-NavLink]')"
+        browser.wait_for(f"!!{link}", 60)
+        browser.run(f"{link}.click()")
+        browser.wait_for(f"({EPISODE}) == {episode!r}", 60)
+        browser.wait_for_text("Relabel", 60)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -13,45 +12,11 @@ import pytest
 from pipeline.episode import Source
 from pipeline.errors import InputError
 from pipeline.prompts import NONE
+from tests.workflows.html_page import Page
 from tests.workflows.report_samples import clips, make_data
 from value_model.advantages import Reason
 from workflows.report import ReportData, ValuesData, choose_episodes, write_report, write_values_page
 from workflows.report_films import comparison_gif
-
-VOID_TAGS = {"meta", "link", "img", "br", "hr", "input"}
-
-
-class Page(HTMLParser):
-    """Collects text, attributes, and every tag that is not closed in order."""
-
-    def __init__(self, html: str) -> None:
-        """Parses ``html`` whole."""
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.errors: list[str] = []
-        self.tags: list[str] = []
-        self.references: list[str] = []
-        self.words: list[str] = []
-        self.feed(html)
-        self.close()
-        self.text = " ".join(" ".join(self.words).split())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Remembers the tag and what it refers to."""
-        self.tags.append(tag)
-        self.references += [v or "" for k, v in attrs if k in ("src", "href", "srcset", "action", "data")]
-        if tag not in VOID_TAGS:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        """Checks that the tag closes the one that was opened last."""
-        if not self.open or self.open.pop() != tag:
-            self.errors.append(f"</{tag}> at {self.getpos()}")
-
-    def handle_data(self, data: str) -> None:
-        """Keeps text that a reader sees."""
-        if not self.open or self.open[-1] not in ("style", "script"):
-            self.words.append(data)
 
 
 @pytest.fixture(scope="module")
