@@ -41,6 +41,10 @@ def write_file(final: Path, data: bytes) -> None:
     try:
         temporary.write_bytes(data)
         publish(temporary, final)
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(final)  # a full disk does not say for which file
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

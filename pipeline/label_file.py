@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from pipeline.errors import InputError
-from pipeline.label_faults import explained
+from pipeline.label_faults import explained, is_full
 from pipeline.label_schema import connect
 from pipeline.site_config import LabelsSection
 
@@ -47,6 +47,7 @@ class LabelFile:
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._inode: tuple[int, int] | None = None
+        self._was_full = False
 
     def close(self) -> None:
         """Closes the file; the next use opens it again."""
@@ -70,7 +71,10 @@ class LabelFile:
         if not reading and self._connection is not None and self._inode != self._inode_now():
             # Removed, or a backup was put in its place: what we wrote into the old file would be lost.
             self.close()
+        if not reading and self._connection is not None and self._was_full and not is_full(self.path):
+            self.close()  # it could only be read, and now there is room
         if self._connection is None:
+            self._was_full = is_full(self.path)
             self._connection = connect(self.path, self._busy_timeout_s)
             self._connection.execute("PRAGMA busy_timeout = 0")  # see _patiently
             self._inode = self._inode_now()

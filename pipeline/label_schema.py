@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 from pipeline.errors import InputError
-from pipeline.label_faults import explained
+from pipeline.label_faults import explained, is_full
 from pipeline.label_rows import event_of, update_state
 from pipeline.label_state import draw, resolve
 
@@ -133,9 +133,9 @@ def connect(path: Path, busy_timeout_s: float) -> sqlite3.Connection:
     """Opens the store in autocommit mode, creating it if need be; several processes may do so at once.
 
     The connection may be used from any thread, one at a time. In a folder that cannot be written, such as an
-    archive's, a whole file of this version can still be read. Raises ``InputError`` for a file that is
-    no label store, cannot be written, or was written by newer software; ``Failure`` for one that stays
-    locked.
+    archive's or one on a full disk, a whole file of this version can still be read. Raises ``InputError`` for
+    a file that is no label store, cannot be written, or was written by newer software; ``Failure`` for one
+    that stays locked.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -171,14 +171,14 @@ def _prepared(address: str, path: Path, busy_timeout_s: float) -> sqlite3.Connec
 
 
 def _is_archive(path: Path) -> bool:
-    """Whether it can only be read: in a folder that we cannot write, where nobody else is writing either.
+    """Whether it can only be read: in a folder, or on a full disk, to which nobody is writing either.
 
     Even to read a file in WAL mode SQLite wants to write beside it, unless it is told that nobody does.
     """
     waiting = path.with_name(path.name + "-wal")
     return (
         path.is_file()
-        and not os.access(path.parent, os.W_OK, effective_ids=True)
+        and (not os.access(path.parent, os.W_OK, effective_ids=True) or is_full(path))
         and not (waiting.exists() and waiting.stat().st_size)
     )
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
@@ -108,6 +109,11 @@ def freeze(store: LabelStore, episodes: Iterable[EpisodeEntry], out_dir: Path) -
 
 def read_snapshot(path: Path) -> list[SnapshotRow]:
     """The rows of a snapshot. Raises ``InputError`` if it is none or was changed after it was frozen."""
+    return list(load_snapshot(path).rows)
+
+
+def load_snapshot(path: Path) -> Snapshot:
+    """All of a snapshot. Raises ``InputError`` if it is none or was changed after it was frozen."""
     import pyarrow as pa  # here, since it takes longer to import than all other code that uses labels
     import pyarrow.parquet as pq
 
@@ -126,9 +132,16 @@ def read_snapshot(path: Path) -> list[SnapshotRow]:
         rows = [_read_row(row) for row in table.to_pylist()]
     except (TypeError, InputError) as error:
         raise InputError(f"{path} is not a label snapshot: {error}") from error
-    if _digest(rows, disputed, version) != metadata.get(_DIGEST_KEY, b"").decode(errors="replace"):
-        raise InputError(f"{path} is not as it was frozen: its rows do not match their digest")
-    return rows
+    digest = _digest(rows, disputed, version)
+    if digest != metadata.get(_DIGEST_KEY, b"").decode(errors="replace"):
+        raise InputError(
+            f"{path} is not as it was frozen, its rows do not match their digest: put it back from a copy, "
+            "or remove it, and it is frozen anew where the labels still are as they were"
+        )
+    named = re.fullmatch(r"labels-([0-9a-f]+)", path.stem)
+    if named is not None and not digest.startswith(named[1]):
+        raise InputError(f"{path} holds other labels than its name says: put it back from a copy")
+    return Snapshot(path, digest, tuple(rows), disputed)
 
 
 def _number(metadata: dict[bytes, bytes], key: bytes, default: int) -> int:

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 # About 0.1 s of looking at names on a warm disk.
@@ -29,19 +30,22 @@ class Usage:
         return ("" if self.complete else "over ") + size_in_words(self.bytes)
 
 
-def usage_of(folder: Path, at_most: int = AT_MOST) -> Usage:
+def usage_of(folder: Path, at_most: int = AT_MOST, seen: set[tuple[int, int]] | None = None) -> Usage:
     """The size of the files below ``folder``, each once however many names it has; of ``at_most`` files.
 
-    Links to other places are not followed. A folder that is missing is empty.
+    Links to other places are not followed. A folder that is missing is empty. ``seen`` are files (device and
+    inode) that were counted elsewhere and are not counted here; those of here are added.
     """
-    seen: set[int] = set()
+    seen = set() if seen is None else seen
     total = files = 0
     for status in _statuses(folder):
         if files == at_most:
             return Usage(total, files, complete=False)
         files += 1
-        if status.st_nlink == 1 or status.st_ino not in seen:
-            seen.add(status.st_ino)
+        inode = (status.st_dev, status.st_ino)
+        if status.st_nlink == 1 or inode not in seen:
+            if status.st_nlink > 1:
+                seen.add(inode)
             total += status.st_size
     return Usage(total, files, complete=True)
 
@@ -65,6 +69,11 @@ def freed_by_removing(paths: Iterable[Path]) -> dict[Path, int]:
         if names[inode] >= status.st_nlink:
             freed[path] += status.st_size
     return freed
+
+
+def files_since(folder: Path, at_most: int = AT_MOST) -> list[tuple[float, int]]:
+    """When each file below ``folder`` was changed (seconds since 1970), and its size."""
+    return [(status.st_mtime, status.st_size) for status in islice(_statuses(folder), at_most)]
 
 
 def size_in_words(count: int) -> str:

@@ -10,7 +10,6 @@ episodes, labels, snapshots and the ledger are never looked at.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from pipeline.errors import InputError
 from pipeline.workspace import Workspace
+from workflows.champion_check import gone
 from workflows.completion_log import ListedStep
 from workflows.disk_usage import usage_of
 from workflows.ledger import Champion, Iteration, Ledger
@@ -28,12 +28,12 @@ from workflows.rollback import standing
 from workflows.step_files import JUDGEMENT
 from workflows.step_recipe import Keyed, StepAddress
 from workflows.step_store import StepStore
+from workflows.value_models_in_use import read_value_models
 
 KEPT_BEFORE = 2
 TRASH = ".trash"
 """The folder, beside what is removed and so on the same disk, into which it is moved before."""
 
-VALUE_MODEL = "value-model.json"
 # Steps that tell what came of policies and values; small.
 _TELLING = ("evaluate", JUDGEMENT)
 RESUMED = ".resume"
@@ -113,13 +113,13 @@ def plan_gc(
         return last is None or step.bytes == 0 or told or str(address) in needed
 
     kept = [step for step in listed if stays(step)]
-    gone = [step for step in listed if not stays(step)]
+    going = [step for step in listed if not stays(step)]
     garbage = [
-        *(Garbage("steps", store.path(step), step.bytes) for step in gone),
+        *(Garbage("steps", store.path(step), step.bytes) for step in going),
         *(_garbage("unfinished steps", path) for path in store.left_behind()),
         *_scoring_runs(workspace, needed, last),
         *_training_left_overs(store, last),
-        *(_garbage("dataset links", link) for link in _outdated(store, datasets, gone, numbers)),
+        *(_garbage("dataset links", link) for link in _outdated(store, datasets, going, numbers)),
         *(_garbage("trash", folder) for folder in trash_folders(workspace)),
     ]
     there = tuple(champion for champion in champions if store.find(champion) is not None)
@@ -143,10 +143,7 @@ def _kept_champions(store: StepStore, history: list[Champion], keep: int) -> lis
     for champion in standing(history):
         found = store.find(champion) is not None
         if not kept and not found:
-            raise InputError(
-                f"the champion's checkpoint is gone, {champion.path}, so it is not known what it came from: "
-                "put the folder back, or choose another champion by 'recap rollback'"
-            )
+            raise InputError(gone(champion))
         kept += [champion]
         there += found
         if there > keep:
@@ -156,17 +153,8 @@ def _kept_champions(store: StepStore, history: list[Champion], keep: int) -> lis
 
 def _value_models(workspace: Workspace) -> list[Keyed]:
     """The steps that trained the value models in use."""
-    path = workspace.root / VALUE_MODEL
-    try:
-        members = json.loads(path.read_text())["members"]
-        places = [Path(member).parts for member in members]
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path} cannot be read ({error}), so it is not known which value models are in use: train one "
-            "with 'recap value train', or remove the file"
-        ) from error
+    found = read_value_models(workspace)
+    places = [Path(member).parts for member in found.members] if found is not None else []
     return [StepAddress(parts[1], parts[2]) for parts in places if len(parts) > 2 and parts[0] == "steps"]
 
 

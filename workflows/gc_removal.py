@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.workspace import Workspace
-from workflows.disk_usage import freed_by_removing
-from workflows.gc_plan import KEPT_BEFORE, TRASH, GcPlan, plan_gc, trash_folders
+from workflows.disk_usage import freed_by_removing, usage_of
+from workflows.gc_plan import KEPT_BEFORE, TRASH, Garbage, GcPlan, plan_gc, trash_folders
 from workflows.step_store import StepStore
 
 
@@ -32,9 +32,9 @@ def collect(workspace: Workspace, keep: int = KEPT_BEFORE) -> Collection:
     Only for who holds the workspace, that is, within :func:`workflows.driver_lock.driver_lock`. Work that a
     killed process had completed is published first.
     """
-    StepStore(workspace.steps).sweep()
+    swept, freed = _sweep(workspace)
     plan = plan_gc(workspace, keep)
-    freed = freed_by_removing(one.path for one in plan.garbage)
+    freed |= freed_by_removing(one.path for one in plan.garbage)
     remains = {}
     for one in plan.garbage:
         try:
@@ -42,7 +42,18 @@ def collect(workspace: Workspace, keep: int = KEPT_BEFORE) -> Collection:
         except OSError as error:
             freed[one.path] = 0
             remains[one.path] = error.strerror or str(error)
-    return Collection(plan, freed, remains | empty_trash(workspace))
+    told = replace(plan, garbage=(*plan.garbage, *swept))
+    return Collection(told, freed, remains | empty_trash(workspace))
+
+
+def _sweep(workspace: Workspace) -> tuple[list[Garbage], dict[Path, int]]:
+    """Publishes complete work and removes the rest, which belongs to what was removed as any other."""
+    store = StepStore(workspace.steps)
+    unfinished = [Garbage("unfinished steps", path, usage_of(path).bytes) for path in store.left_behind()]
+    freed = freed_by_removing(one.path for one in unfinished)
+    store.sweep()
+    gone = [one for one in unfinished if not one.path.exists()]
+    return gone, {one.path: freed[one.path] for one in gone}
 
 
 def empty_trash(workspace: Workspace) -> dict[Path, str]:

@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import Failure
+from pipeline.errors import Failure, InputError
 from pipeline.workspace import Workspace
 from workflows.ledger_faults import WAIT_S, explained
+from workflows.ledger_loss import require_not_lost
 from workflows.step_store import StepResult
 
 _SCHEMA = """
@@ -90,7 +91,8 @@ class Champion:
 class Ledger:
     """The ledger of one workspace. Reading one that was never written finds nothing and creates nothing.
 
-    Raises ``InputError`` where the file is damaged, ``Failure`` where it stays locked or the disk is full.
+    Raises ``InputError`` where the file is damaged, or empty or gone although there were turns of the loop;
+    ``Failure`` where it stays locked or the disk is full.
     """
 
     def __init__(self, workspace: Workspace) -> None:
@@ -167,6 +169,35 @@ class Ledger:
                 (to.iteration, to.name, to.key, reason, _now()),
             )
 
+    def restore(
+        self,
+        champions: Iterable[Champion],
+        iterations: Iterable[Iteration],
+        steps: Mapping[int, Iterable[StepResult]],
+    ) -> None:
+        """Writes a whole history, as :mod:`workflows.ledger_rebuild` puts it together, into an empty ledger.
+
+        All of it or nothing. Raises ``InputError`` where there is a history already.
+        """
+        noted = [(i.n, i.candidate, i.recorded, json.dumps(i.summary, sort_keys=True)) for i in iterations]
+        with self._writing(restoring=True) as database:
+            if database.execute("SELECT 1 FROM champions LIMIT 1").fetchone() is not None:
+                raise InputError(f"{self._workspace.ledger_path} has a history already")
+            database.executemany(
+                "INSERT INTO champions (iteration, step, key, reason, promoted) VALUES (?, ?, ?, ?, ?)",
+                [(c.iteration, c.name, c.key, c.reason, c.promoted) for c in champions],
+            )
+            database.executemany("INSERT INTO iterations VALUES (?, ?, ?, ?)", noted)
+            for n, used in steps.items():
+                rows = [(n, step.name, step.key, step.seconds, _now()) for step in used]
+                database.executemany("INSERT OR IGNORE INTO steps VALUES (?, ?, ?, ?, ?)", rows)
+
+    def has_history(self) -> bool:
+        """Whether there is any champion or iteration; asks nothing but the file."""
+        return bool(
+            self._rows("SELECT 1 FROM champions LIMIT 1") or self._rows("SELECT 1 FROM iterations LIMIT 1")
+        )
+
     def champion(self) -> Champion | None:
         """The checkpoint that was promoted last, or ``None`` before the first promotion."""
         history = self.champions()
@@ -175,6 +206,8 @@ class Ledger:
     def champions(self) -> list[Champion]:
         """Every promotion and rollback, oldest first."""
         rows = self._read("SELECT * FROM champions ORDER BY id")
+        if not rows:
+            require_not_lost(self._workspace)
         history = []
         for _, iteration, name, key, reason, promoted, *rest in rows:
             kind, since = rest or ("promotion", None)
@@ -194,16 +227,29 @@ class Ledger:
         return [(name, key, seconds) for name, key, seconds in self._read(query, (iteration,))]
 
     def _read(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        if not self._is_there():
+            require_not_lost(self._workspace)
+        return self._rows(query, values)
+
+    def _rows(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         path = self._workspace.ledger_path
-        if not path.is_file() or path.stat().st_size == 0:
+        if not self._is_there():
             return []
         with explained(path), closing(sqlite3.connect(path, timeout=WAIT_S)) as database:
+            if database.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone() is None:
+                return []  # made by somebody who was killed before the tables were
             return database.execute(query, values).fetchall()
 
+    def _is_there(self) -> bool:
+        path = self._workspace.ledger_path
+        return path.is_file() and path.stat().st_size > 0
+
     @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
+    def _writing(self, *, restoring: bool = False) -> Iterator[sqlite3.Connection]:
         """One transaction: all of it or nothing, also when the process is killed."""
         path = self._workspace.ledger_path
+        if not restoring and not self._is_there():
+            require_not_lost(self._workspace)
         path.parent.mkdir(parents=True, exist_ok=True)
         connected = closing(sqlite3.connect(path, timeout=WAIT_S, isolation_level=None))
         with explained(path), connected as database:

@@ -35,6 +35,6 @@ def explained(path: Path) -> Iterator[None]:
         if code in _DAMAGED:
             raise InputError(
                 f"{path} is damaged ({error}): put a copy of it in its place, save what can be saved with "
-                f"'sqlite3 {path} .recover', or move it elsewhere, and 'recap improve' begins a new history"
+                f"'sqlite3 {path} .recover', or move it elsewhere and see 'recap rollback --rebuild'"
             ) from error
         raise InputError(f"{path} cannot be read or written: {error}") from error

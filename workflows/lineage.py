@@ -19,6 +19,7 @@ from workflows.step_recipe import Keyed, StepAddress
 from workflows.step_store import StepResult, StepStore
 
 _EXTERNAL = "external:"
+_SHOWN = 5  # of the steps that a short key may mean
 _NAME_DIGITS = 16  # of its digest, in a snapshot's file name
 
 
@@ -110,6 +111,26 @@ def trace(store: StepStore, roots: Iterable[Keyed]) -> dict[str, LineageStep]:
             found[address] = _step(store, address)
             waiting += found[address].inputs
     return found
+
+
+def step_named(workspace: Workspace, text: str) -> StepAddress:
+    """The published step that ``text`` means: ``name/key``, the key or both cut short, or a key's beginning.
+
+    Raises ``InputError`` where there is none, or more than one.
+    """
+    name, slash, key = text.rpartition("/")
+    found = [
+        StepAddress(step.name, step.key)
+        for step in StepStore(workspace.steps).listed()
+        if step.key.startswith(key) and (not slash or step.name == name)
+    ]
+    exact = [address for address in found if address.key == key]
+    if len(exact or found) == 1:
+        return (exact or found)[0]
+    if not found:
+        raise InputError(f"there is no step {text} in {workspace.steps}")
+    shown = ", ".join(str(address) for address in found[:_SHOWN])
+    raise InputError(f"{text} may be any of {len(found)} steps ({shown}): give more of the key")
 
 
 def lineage(workspace: Workspace, root: Keyed) -> Lineage:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.frame_table import FrameTable
+from workflows.array_files import read_arrays
 
 if TYPE_CHECKING:  # loads torch
     from value_model.returns import Outcomes
@@ -39,8 +40,8 @@ def read_rivals(
 
     kept: dict[str, np.ndarray] = {}
     if (advantages / RIVALS_FILE).exists():
-        with np.load(advantages / RIVALS_FILE) as stored:
-            kept = {name: stored[name] for name in stored.files if stored[name].shape == (len(table),)}
+        stored = read_arrays(advantages / RIVALS_FILE)
+        kept = {name: values for name, values in stored.items() if values.shape == (len(table),)}
     return {
         baseline.name: kept[baseline.name]
         if baseline.name in kept

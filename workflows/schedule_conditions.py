@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import Failure, InputError
 from pipeline.workspace import EpisodeEntry, IndexedEpisode, Workspace
+from workflows.label_loss import require_labels_not_lost
 
 if TYPE_CHECKING:
     from workflows.ledger import Iteration
@@ -131,9 +132,10 @@ class WorkspaceCount:
         """Of each recorded episode: the outcome that holds, or ``disputed``; and since when."""
         from pipeline.labels import LabelStore
 
-        if not self._workspace.labels_path.exists():
-            return {}
         path = self._workspace.labels_path
+        require_labels_not_lost(self._workspace)
+        if not path.exists():
+            return {}
         with _reading(path), LabelStore(path) as store, store.moment():
             labels = {n: (one.outcome, _moment(one.created_at)) for n, one in store.current().items()}
             for name, state in store.states().items():

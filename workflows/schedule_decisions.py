@@ -15,7 +15,8 @@ from pipeline.workspace import Workspace
 from workflows.schedule import Kind, Run, Schedule
 from workflows.schedule_conditions import Condition
 from workflows.schedule_due import CLOCK_SLACK, plan
-from workflows.schedule_store import Definition, NewRun, ScheduleStore
+from workflows.schedule_reading import Definition, ScheduleReader
+from workflows.schedule_store import NewRun, ScheduleStore
 from workflows.schedule_summary import refusal
 
 
@@ -74,7 +75,7 @@ def _with_summaries(
         yield run
 
 
-def ahead_of_clock(store: ScheduleStore, definitions: Sequence[Definition], now: datetime) -> str:
+def ahead_of_clock(store: ScheduleReader, definitions: Sequence[Definition], now: datetime) -> str:
     """A sentence where something was noted of a time that is yet to come; else empty."""
     count, newest = store.times_after(definitions[-1].name, now + CLOCK_SLACK)
     said = []

@@ -22,17 +22,22 @@ CLOCK_SLACK = timedelta(minutes=5)
 """How much clocks may differ. What was noted of a later time than that is of a clock that was wrong."""
 
 
-def due_times(definitions: Sequence[Definition], newest: datetime | None, now: datetime) -> list[datetime]:
-    """The times after ``newest``, the last that is noted, up to ``now`` inclusive; in order, in UTC."""
+def due_times(
+    definitions: Sequence[Definition], newest: datetime | None, now: datetime, at_most: int | None = None
+) -> list[datetime]:
+    """The times after ``newest``, the last that is noted, up to ``now`` inclusive; in order, in UTC.
+
+    ``at_most``: the oldest so many of each definition's.
+    """
     times: list[datetime] = []
     # Each holds until the next one; not beyond a later one that a clock put back has given an earlier time.
     moments = [*(definition.at for definition in definitions), now]
     ends = [min(moments[i:]) for i in range(1, len(moments))]
     for definition, end in zip(definitions, ends, strict=True):
         after = definition.at if newest is None else max(definition.at, newest)
-        left = None
+        left = at_most
         if definition.schedule.missed == Missed.ALL:
-            left = max(0, BACK_FILL_AT_ONCE - len(times))
+            left = max(0, min(at_most or BACK_FILL_AT_ONCE, BACK_FILL_AT_ONCE) - len(times))
         times += islice(definition.schedule.recurrence.between(after, end), left)
     return times
 

@@ -10,6 +10,7 @@ from workflows.schedule_conditions import measure
 from workflows.schedule_decisions import Due, due_now, judge
 from workflows.schedule_outside import workspace_holder
 from workflows.schedule_store import ScheduleStore
+from workflows.time_words import minute
 
 
 def preview(workspace: Workspace, now: datetime) -> Iterator[str]:
@@ -19,7 +20,7 @@ def preview(workspace: Workspace, now: datetime) -> Iterator[str]:
         yield "there is no schedule: add one with 'recap schedule add'"
         return
     for run in store.open_runs():
-        yield f"{run.schedule}: the run of {_minute(run.logical_time)} is {run.outcome}"
+        yield f"{run.schedule}: the run of {minute(run.logical_time)} is {run.outcome}"
     holder = workspace_holder(workspace.root)
     if holder is not None:
         yield f"{holder} is working in the workspace: runs wait, or are refused"
@@ -32,14 +33,14 @@ def _lines(workspace: Workspace, due: Due, now: datetime) -> Iterator[str]:
     if due.ahead:
         yield f"{schedule.name}: {due.ahead}"
     if not runs:
-        yield f"{schedule.name}: not due before {_minute(schedule.recurrence.next_after(now))}"
+        yield f"{schedule.name}: not due before {minute(schedule.recurrence.next_after(now))}"
         return
     for run in runs:
         if run.final is not None:
-            yield f"{schedule.name}: {_minute(run.logical_time)} would be {run.final}: {run.reason}"
+            yield f"{schedule.name}: {minute(run.logical_time)} would be {run.final}: {run.reason}"
             continue
         more = f" (and {run.missed} missed before it)" if run.missed else ""
-        yield f"{schedule.name}: {_minute(run.logical_time)}{more} would be run: {schedule.command}"
+        yield f"{schedule.name}: {minute(run.logical_time)}{more} would be run: {schedule.command}"
     if schedule.when:
         verdict = judge(workspace, schedule, now, measure)
         if verdict.error:
@@ -47,7 +48,3 @@ def _lines(workspace: Workspace, due: Due, now: datetime) -> Iterator[str]:
             return
         held = "holds" if verdict.holds else "does not hold, so it would not run"
         yield f"{schedule.name}: {schedule.when} {held}: {verdict.said}"
-
-
-def _minute(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M} UTC"

@@ -65,6 +65,17 @@ def refusal(workspace: Workspace, run: Run, reason: str, ended: datetime) -> dic
     return {**_head(workspace, run, ended), "outcome": "refused", "reason": reason, "status": None}
 
 
+def trial(workspace: Workspace, name: str, now: datetime) -> dict[str, Any]:
+    """What is told to try whether telling works: a run that was not."""
+    run = Run(0, name, now)
+    return {
+        **_head(workspace, run, now),
+        "outcome": "test",
+        "reason": "tried by 'recap schedule test-notify'; nothing was run",
+        "status": None,
+    }
+
+
 def _head(workspace: Workspace, run: Run, ended: datetime) -> dict[str, Any]:
     started = run.started
     head: dict[str, Any] = {

@@ -22,8 +22,10 @@ from workflows.schedule_child import INTERRUPTED, SUPERSEDED
 from workflows.schedule_decisions import due_now, judge
 from workflows.schedule_due import CLOCK_SLACK
 from workflows.schedule_outside import Outside
+from workflows.schedule_state import mark_tick
 from workflows.schedule_store import NewRun, ScheduleStore
 from workflows.schedule_summary import failure, refusal
+from workflows.time_words import minute
 
 MOST_ATTEMPTS = 5
 LOGS = "schedules"
@@ -32,10 +34,14 @@ _LOCK = ".schedules.lock"
 
 @dataclass
 class TickReport:
-    """What a tick did, in lines for people; ``failed`` names the schedules whose run failed in it."""
+    """What a tick did, in lines for people.
+
+    ``failed`` names the schedules whose run failed in it, ``interrupted`` those whose run was stopped.
+    """
 
     lines: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    interrupted: list[str] = field(default_factory=list)
 
 
 class Tick:
@@ -55,6 +61,7 @@ class Tick:
             return self._report
         wait = False
         while True:
+            mark_tick(self._workspace.root, self._outside.now())
             try:
                 with locked(self._workspace.root / _LOCK, wait=wait):
                     self._tell_all()
@@ -239,6 +246,7 @@ class Tick:
         final = self._store.run(run.id).final
         if final is None:
             self._say(f"{run.schedule}: was interrupted; the next tick continues it")
+            self._report.interrupted.append(run.schedule)
             return
         self._say(f"{run.schedule}: {final.document['outcome']}, {final.document['reason']}")
         if final.document["outcome"] == "failed":
@@ -280,4 +288,4 @@ class Tick:
 
 
 def _minute(run: Run) -> str:
-    return run.logical_time.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return minute(run.logical_time)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,24 +10,34 @@ from pipeline.errors import InputError
 from pipeline.label_snapshot import Snapshot, freeze
 from pipeline.labels import LabelStore
 from pipeline.workspace import EpisodeEntry, Workspace
+from workflows.label_loss import episodes_lost, require_labels_not_lost
 from workflows.simulated_labelling import label_from_notes
+
+_LOG = logging.getLogger(__name__)
 
 
 def freeze_labels(workspace: Workspace, episode_ids: Sequence[str], into: Path | None = None) -> Snapshot:
     """Freezes the labels of these episodes, without those that a person excluded.
 
-    ``into``: the folder for the snapshot; default: the workspace's ``snapshots/``.
+    Labelled episodes that are gone are left out, and named in a warning. ``into``: the folder for the
+    snapshot; default: the workspace's ``snapshots/``.
     """
     wanted = set(episode_ids)
-    entries = [entry for entry in workspace.list_episodes() if entry.id in wanted]
+    listed = workspace.list_episodes()
+    entries = [entry for entry in listed if entry.id in wanted]
     missing = wanted - {entry.id for entry in entries}
     if missing:
         raise InputError(
             f"episode {min(missing)} was recorded but is gone from {workspace.episodes}: "
             "put it back, or start in a new workspace"
         )
+    require_labels_not_lost(workspace)
     with LabelStore(workspace.labels_path) as store:
         labels = store.current()
+        used = [name for name, label in labels.items() if label.outcome != "exclude"]
+        lost = episodes_lost(workspace, used, {entry.id for entry in listed})
+        if lost:
+            _LOG.warning("%s", lost)
         kept = [e for e in entries if e.id not in labels or labels[e.id].outcome != "exclude"]
         return freeze(store, kept, into or workspace.root / "snapshots")
 

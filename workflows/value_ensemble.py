@@ -15,10 +15,12 @@ from typing import Any
 from pipeline.durable_files import write_file
 from pipeline.errors import InputError
 from pipeline.workspace import Workspace
+from workflows.json_documents import damaged, read_json
 
 FORMAT_VERSION = 1
 ENSEMBLE_FILE = "value-model.json"
 _TRAIN = "train one with 'recap value train'"
+_REMEDY = f"put it back from a copy, or {_TRAIN}"
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def load_ensemble(workspace: Workspace) -> ValueEnsemble:
     """
     path = ensemble_path(workspace)
     try:
-        document = json.loads(path.read_text())
+        document = read_json(path, _REMEDY)
         version = document.pop("format_version")
         if version != FORMAT_VERSION:
             raise InputError(f"{path} has format {version}, this software knows {FORMAT_VERSION}: {_TRAIN}")
@@ -76,7 +78,7 @@ def load_ensemble(workspace: Workspace) -> ValueEnsemble:
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path} cannot be read ({error}): {_TRAIN}") from error
+        raise damaged(path, error, _REMEDY) from error
     _check_members(ensemble.members, ensemble.training)
     return ensemble
 

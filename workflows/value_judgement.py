@@ -6,7 +6,6 @@ is fine-tuned on them have keys without it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import Failure
+from workflows.array_files import read_arrays
+from workflows.json_documents import read_json
 from workflows.snapshot_table import snapshot_outcomes, snapshot_table
 from workflows.step_files import ADVANTAGES_FILE, GATE_FILE, PENALTY_FILE, THRESHOLDS_FILE
 
@@ -75,7 +76,7 @@ def judge_advantages(
     table, rows = snapshot_table(workspace, snapshot, image_size, preload=False)
     config = ValueTrainingConfig.from_parameters(dict(training))
     if (advantages / PENALTY_FILE).exists():  # not of an earlier version
-        config = replace(config, failure_penalty=json.loads((advantages / PENALTY_FILE).read_text()))
+        config = replace(config, failure_penalty=read_json(advantages / PENALTY_FILE))
     outcomes = snapshot_outcomes(rows)
     values, labelled = _labelled(advantages, table.episode_ids, table.episode_index)
     return judge(
@@ -97,15 +98,14 @@ def _labelled(
     """The values, and what was made of them, of exactly these frames."""
     from value_model.advantages import FrameAdvantages
 
-    with np.load(advantages / ADVANTAGES_FILE) as stored:
-        columns = {name: stored[name] for name in stored.files}
+    columns = read_arrays(advantages / ADVANTAGES_FILE)
     same = columns["episode_ids"].tolist() == list(episode_ids)
     if not same or not np.array_equal(columns["episode"], episode_index):
         raise Failure(
             "the episodes' frames are not those that have advantages, they have been changed meanwhile: "
             f"remove {advantages} and try again"
         )
-    thresholds: dict[str, float] = json.loads((advantages / THRESHOLDS_FILE).read_text())
+    thresholds: dict[str, float] = read_json(advantages / THRESHOLDS_FILE)
     return columns["value"], FrameAdvantages(
         columns["returns"], columns["advantage"], columns["indicator"], columns["reason"], thresholds
     )

@@ -18,6 +18,8 @@ from pipeline.label_snapshot import read_snapshot
 from pipeline.workspace import Workspace
 from value_model.advantages import AdvantageConfig, FrameAdvantages, label_frames
 from value_model.returns import TaskScale, present_units
+from workflows.array_files import read_arrays
+from workflows.json_documents import read_json
 from workflows.snapshot_table import snapshot_outcomes, snapshot_table
 from workflows.step_files import (
     ADVANTAGES_FILE,
@@ -202,14 +204,13 @@ def build_conditioned_dataset(
             for name in ("value", "advantage", "return")
         },
     )
-    counted = json.loads((view / "meta/info.json").read_text())
+    counted = read_json(view / "meta/info.json")
     return {"episodes": counted["total_episodes"], "frames": counted["total_frames"]}
 
 
 def episode_columns(advantages: Path) -> dict[str, dict[str, np.ndarray]]:
     """An advantage step's arrays by episode id, then name: value, advantage, return, indicator, …"""
-    with np.load(advantages / ADVANTAGES_FILE) as stored:
-        columns = {name: stored[name] for name in stored.files}
+    columns = read_arrays(advantages / ADVANTAGES_FILE)
     columns["return"] = columns.pop("returns")
     ids, episode = columns.pop("episode_ids").tolist(), columns.pop("episode")
     return {
@@ -229,19 +230,19 @@ def _values_of(scores: Path, table: FrameTable) -> tuple[np.ndarray, np.ndarray]
 
     Raises ``Failure`` where they are of other frames: an episode was recorded anew in between.
     """
-    with np.load(scores / VALUES_FILE) as stored:
-        same = stored["episode_ids"].tolist() == table.episode_ids
-        if not same or not np.array_equal(stored["length"], table.lengths):
-            raise Failure(
-                "the episodes' frames are not those that were scored, they have been changed meanwhile: "
-                f"remove {scores} and try again"
-            )
-        return stored["value"], stored["value_spread"]
+    stored = read_arrays(scores / VALUES_FILE)
+    same = stored["episode_ids"].tolist() == table.episode_ids
+    if not same or not np.array_equal(stored["length"], table.lengths):
+        raise Failure(
+            "the episodes' frames are not those that were scored, they have been changed meanwhile: "
+            f"remove {scores} and try again"
+        )
+    return stored["value"], stored["value_spread"]
 
 
 def _units_of(scores: Path) -> dict[str, TaskScale]:
     """What the values of a scoring step are multiples of, by task; empty where the models did not say."""
-    found: dict[str, dict[str, float]] = json.loads((scores / UNITS_FILE).read_text())
+    found: dict[str, dict[str, float]] = read_json(scores / UNITS_FILE)
     return {task: TaskScale(**scale) for task, scale in found.items()}
 
 

@@ -6,11 +6,9 @@ log of completions, and other folders are looked at up to a number of files.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,14 +18,19 @@ from pipeline.errors import Failure, InputError
 from pipeline.labels import LabelStore
 from pipeline.site_config import load_site_config
 from pipeline.workspace import Workspace
-from workflows.completion_log import ListedStep
-from workflows.disk_usage import Usage, usage_of
+from workflows.champion_check import champion_fault
+from workflows.disk_usage import freed_by_removing
 from workflows.driver_lock import holder
-from workflows.gc_plan import VALUE_MODEL, plan_gc
+from workflows.gc_plan import GcPlan, plan_gc
+from workflows.label_loss import episodes_lost
 from workflows.ledger import Champion, Iteration, Ledger
+from workflows.ledger_loss import outdated
 from workflows.lineage import trace
 from workflows.schedule_conditions import WorkspaceCount
+from workflows.schedule_state import SchedulesState, schedules_state
 from workflows.step_store import StepStore
+from workflows.value_models_in_use import VALUE_MODEL, read_value_models
+from workflows.workspace_disk import DiskState, disk_state
 
 KINDS = {
     "person": "demonstration",
@@ -36,15 +39,22 @@ KINDS = {
     "unknown": "damaged (see recap episodes check)",
 }
 UNLABELLED, DISPUTED = "unlabelled", "disputed"
+UNKNOWN = "not known"
+"""The outcome of every episode where the labels cannot be read."""
+_LOOKED_AT = 2000  # things to remove, to see what that frees; of more, their sizes are added up
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """Episodes that wait for somebody: to be labelled, for a second opinion, for a reviewer."""
+    """Episodes that wait for somebody: to be labelled, for a second opinion, for a reviewer.
+
+    Not ``known`` where the labels cannot be read.
+    """
 
     unlabelled: int
     second_opinion: int
     disputed: int
+    known: bool = True
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,7 @@ class WorkspaceStatus:
     ``counts`` are episodes by task, kind and outcome. ``new_episodes`` and ``new_labels`` are what the last
     iteration did not use, as conditions of schedules count it. ``to_record`` are sentences, and so are
     ``problems``: what could not be read, and what to do about it. ``busy`` is the process that works in the
-    workspace now.
+    workspace now; ``schedules`` is ``None`` where they cannot be read.
     """
 
     counts: Counter[tuple[str, str, str]]
@@ -79,7 +89,8 @@ class WorkspaceStatus:
     value_model: ValueModel | None
     busy: str | None
     problems: list[str]
-    disk: dict[str, Usage] = field(default_factory=dict)
+    disk: DiskState
+    schedules: SchedulesState | None = None
     removable: int | None = None
 
     @property
@@ -109,7 +120,9 @@ class WorkspaceStatus:
             "value_model": vars(value) if value is not None else None,
             "busy": self.busy,
             "problems": self.problems,
-            "disk": {kind: {"bytes": u.bytes, "complete": u.complete} for kind, u in self.disk.items()},
+            "disk": {kind: {"bytes": u.bytes, "complete": u.complete} for kind, u in self.disk.usage.items()},
+            "free": self.disk.document(),
+            "schedules": self.schedules.document() if self.schedules is not None else None,
             "removable_bytes": self.removable,
         }
 
@@ -125,42 +138,71 @@ class _Reading:
         try:
             return read()
         except (InputError, Failure) as error:
-            if str(error) not in self.problems:
-                self.problems.append(str(error))
+            self.note(str(error))
             return otherwise
+
+    def note(self, problem: str) -> None:
+        """Notes a problem that was found, if any, once."""
+        if problem and problem not in self.problems:
+            self.problems.append(problem)
 
 
 def workspace_status(workspace: Workspace) -> WorkspaceStatus:
     """Looks at everything once; what cannot be read is among the ``problems``, and the rest is told."""
     store, ledger, reading = StepStore(workspace.steps), Ledger(workspace), _Reading()
-    count = WorkspaceCount(workspace, datetime.now(UTC))
-    labels: dict[str, tuple[str, datetime]] = reading.get(lambda: count.labels, {})
-    outcomes = {name: outcome for name, (outcome, _) in labels.items()}
+    now = datetime.now(UTC)
+    count = WorkspaceCount(workspace, now)
+    labels: dict[str, tuple[str, datetime]] | None = reading.get(lambda: count.labels, None)
+    outcomes = {name: outcome for name, (outcome, _) in (labels or {}).items()}
+    otherwise = UNLABELLED if labels is not None else UNKNOWN
     counts = Counter(
-        (i.entry.info.task, KINDS[i.driver], outcomes.get(i.entry.id, UNLABELLED)) for i in count.items
+        (i.entry.info.task, KINDS[i.driver], outcomes.get(i.entry.id, otherwise)) for i in count.items
     )
     champion = reading.get(ledger.champion, None)
-    listed = reading.get(store.listed, None)
+    iterations: list[Iteration] = reading.get(ledger.iterations, [])
+    listed = reading.get(store.listed, None) or []
     by_outcome = Counter(outcome for _, _, outcome in counts.elements())
     second = reading.get(lambda: _awaiting_second(workspace), 0)
+    plan = reading.get(lambda: plan_gc(workspace, listed=listed), None)
+    if champion is not None:
+        reading.note(reading.get(lambda: champion_fault(store, champion), ""))
+    reading.note(outdated(workspace, [iteration.n for iteration in iterations]) if champion else "")
+    reading.note(reading.get(lambda: _lost(workspace, count), ""))
     return WorkspaceStatus(
         counts=counts,
         hours=sum(i.entry.length / i.entry.info.rate_hz for i in count.items if i.entry.info.rate_hz > 0)
         / 3600,
         unfinished=workspace.unfinished(),
-        waiting=Waiting(by_outcome[UNLABELLED], second, by_outcome[DISPUTED]),
-        iterations=reading.get(ledger.iterations, []),
+        waiting=Waiting(by_outcome[UNLABELLED], second, by_outcome[DISPUTED], labels is not None),
+        iterations=iterations,
         champion=champion,
         champion_steps=reading.get(lambda: len(trace(store, [champion])) if champion else 0, 0),
         new_episodes=reading.get(lambda: count.new_episodes, 0),
         new_labels=reading.get(lambda: count.new_labelled_episodes, 0),
-        to_record=_to_record(count.items, outcomes, champion),
-        value_model=_value_model(workspace),
+        to_record=_to_record(count.items, outcomes, champion) if labels is not None else [],
+        value_model=reading.get(lambda: _value_model(workspace), None),
         busy=holder(workspace.root),
-        disk=_disk(workspace, listed or []),
-        removable=reading.get(lambda: plan_gc(workspace, listed=listed).bytes, None),
+        disk=disk_state(workspace, listed, now),
+        schedules=reading.get(lambda: schedules_state(workspace, now), None),
+        removable=_removable(plan) if plan is not None else None,
         problems=reading.problems,
     )
+
+
+def _removable(plan: GcPlan) -> int:
+    """The bytes that 'recap gc' would free."""
+    if len(plan.garbage) > _LOOKED_AT:
+        return plan.bytes
+    return sum(freed_by_removing(one.path for one in plan.garbage).values())
+
+
+def _lost(workspace: Workspace, count: WorkspaceCount) -> str:
+    """A sentence where labelled episodes are gone."""
+    if not workspace.labels_path.exists():
+        return ""
+    with LabelStore(workspace.labels_path) as store:
+        labelled = [name for name, label in store.current().items() if label.outcome != "exclude"]
+    return episodes_lost(workspace, labelled, {item.entry.id for item in count.items})
 
 
 def _awaiting_second(workspace: Workspace) -> int:
@@ -193,20 +235,9 @@ def _to_record(
 
 
 def _value_model(workspace: Workspace) -> ValueModel | None:
+    found = read_value_models(workspace)
+    if found is None:
+        return None
     path = workspace.root / VALUE_MODEL
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        document = json.loads(path.read_text())
-        saved = datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")
-        return ValueModel(len(document["members"]), str(document["snapshot"]), saved)
-    return None
-
-
-def _disk(workspace: Workspace, listed: Sequence[ListedStep]) -> dict[str, Usage]:
-    return {
-        "episodes": usage_of(workspace.episodes),
-        "cache": usage_of(workspace.cache),
-        "steps": Usage(sum(step.bytes for step in listed), len(listed), complete=True),
-        "datasets": usage_of(workspace.datasets),
-        "reports": usage_of(workspace.reports),
-        "quarantine": usage_of(workspace.quarantine),
-    }
+    saved = datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")
+    return ValueModel(len(found.members), found.snapshot, saved)

@@ -10,6 +10,7 @@ import typer
 
 from pipeline.errors import InputError
 from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption, existing_workspace, table
+from workflows.json_documents import read_json
 
 if TYPE_CHECKING:
     from pipeline.label_snapshot import Snapshot
@@ -125,14 +126,13 @@ def summary(
     labelled: StepResult, judged: StepResult, value: ValueSettings, entries: Sequence[EpisodeEntry]
 ) -> list[str]:
     """What was computed, per task, where it is, and the gate's verdict with every check that failed."""
-    import json
 
     from value_model.gate_report import VERDICT_WORDS
     from workflows.step_files import ADVANTAGES_FILE, QUALITY_FILE
     from workflows.value_gate import read_gate
     from workflows.value_steps import scoring_run
 
-    quality = json.loads((labelled.path / QUALITY_FILE).read_text())
+    quality = read_json(labelled.path / QUALITY_FILE)
     shares: dict[str, dict[str, float]] = quality["positive_share"]
     sources = [s for s in ("teleop", "policy", "intervention") if any(s in of for of in shares.values())]
     rows = [

@@ -1,46 +1,33 @@
-"""``recap policy``: evaluates a checkpoint in simulation, or serves it to a robot on another machine."""
+"""``recap policy``: trains any LeRobot policy, evaluates checkpoints, serves one to another machine."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.errors import InputError
-from pipeline.prompts import Indicator
 from workflows.commands.options import (
     DEFAULT_WORKSPACE,
     WorkspaceOption,
     command_group,
     existing_workspace,
 )
+from workflows.commands.policy_evaluate import Ask, evaluate
+from workflows.commands.policy_train import CONTEXT, train
 
 if TYPE_CHECKING:
     from workflows.ledger import Champion
 
-app = command_group("Evaluate a policy in simulation, or serve it to a robot.")
+__all__ = ["Ask", "app"]
 
-
-class Ask(StrEnum):
-    """What the policy is asked for."""
-
-    POSITIVE = "positive"
-    NEGATIVE = "negative"
-    NOTHING = "nothing"
-
-    @property
-    def indicator(self) -> Indicator | None:
-        """As prompts know it."""
-        if self is Ask.NOTHING:
-            return None
-        return "positive" if self is Ask.POSITIVE else "negative"
+app = command_group("Train any LeRobot policy, evaluate it, or serve it to a robot.")
 
 
 @app.callback()
 def policy() -> None:
-    """Evaluate a policy in simulation, or serve it to a robot."""
+    """Train any LeRobot policy, evaluate it, or serve it to a robot."""
 
 
 CheckpointOption = Annotated[
@@ -61,47 +48,8 @@ def _chosen(checkpoint: Path | None, workspace: Path) -> tuple[Path, Champion | 
     return champion.path / CHECKPOINT, champion
 
 
-@app.command()
-def evaluate(
-    checkpoint: CheckpointOption = None,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    starts: Annotated[int, typer.Option(help="How many episodes.", min=1)] = 50,
-    ask: Annotated[Ask, typer.Option(help="The advantage in the prompt.")] = Ask.POSITIVE,
-    guidance: Annotated[
-        float | None, typer.Option(help="Classifier-free guidance on the advantage, e.g. 1.5.", min=0)
-    ] = None,
-    task: Annotated[
-        list[str] | None, typer.Option(help="May be given several times; default: both pick-up tasks.")
-    ] = None,
-) -> None:
-    """Success rate and successes per hour of a checkpoint on numbered starts of the simulator.
-
-    Reads the checkpoint, and runs.sqlite where none is named; writes nothing.
-    """
-    from collectors.gen3_tasks import split_task
-    from workflows.comparison import performance
-    from workflows.evaluation import EvaluationConfig
-    from workflows.evaluation import evaluate as run
-    from workflows.progress import progress_display, reporter
-    from workflows.settings import PICK_TASKS
-    from workflows.summary import performance_table
-
-    tasks = tuple(task or PICK_TASKS)
-    for one in tasks:
-        split_task(one)
-    folder, _ = _chosen(checkpoint, workspace)
-    config = EvaluationConfig(
-        tasks,
-        starts,
-        indicator=ask.indicator,
-        guidance=guidance,
-    )
-    with progress_display() as display:
-        display.start("evaluate", "evaluate")
-        attempts = run(folder, config, progress=reporter(display, "evaluate"))
-        display.finish("evaluate")
-    for line in performance_table({f"asked for {ask.value}": performance(attempts)}):
-        print(line)
+app.command("train", context_settings=CONTEXT)(train)
+app.command("evaluate")(evaluate)
 
 
 @app.command()

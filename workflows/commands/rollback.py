@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from pipeline.errors import InputError
+from pipeline.workspace import Workspace
 from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption, existing_workspace
 
 
@@ -16,6 +18,10 @@ def rollback(
         typer.Option(metavar="N|base", help="The iteration to go back to (default: the champion before)."),
     ] = None,
     reason: Annotated[str, typer.Option(help="Why, in a few words; kept in the history.")] = "",
+    rebuild: Annotated[
+        bool,
+        typer.Option("--rebuild", help="Instead: put a lost runs.sqlite together from steps/ and reports/."),
+    ] = False,
     yes: Annotated[
         bool, typer.Option("--yes", help="Do it, and do not only say what would be done.")
     ] = False,
@@ -24,11 +30,18 @@ def rollback(
 
     Reads runs.sqlite and steps/; with --yes appends to the history in runs.sqlite, from which nothing is
     ever removed. Refused where the earlier champion's checkpoint is gone or damaged, and while another
-    command works in the workspace.
+    command works in the workspace. With --rebuild, where runs.sqlite was lost and there is no backup: says
+    which history the manifests in steps/ and the links in reports/ tell, and with --yes writes it.
     """
     from workflows.driver_lock import driver_lock
     from workflows.ledger import Champion
     from workflows.rollback import choose
+
+    if rebuild:
+        if to is not None or reason:
+            raise InputError("--rebuild brings the history back as it was: give it without --to and --reason")
+        _rebuild(existing_workspace(workspace), yes)
+        return
 
     def show(what: str, champion: Champion) -> None:
         print(f"{what:<15}{champion.origin}, since {champion.promoted[:16]}: {champion.reason}")
@@ -48,3 +61,20 @@ def rollback(
         # Chosen again: the ledger may have changed before the workspace was ours.
         choose(found, to).do(found, reason)
     print(f"done: {chosen.to.origin} is the champion")
+
+
+def _rebuild(workspace: Workspace, yes: bool) -> None:
+    from workflows.driver_lock import driver_lock
+    from workflows.ledger import Ledger
+    from workflows.ledger_rebuild import rebuilt
+
+    found = rebuilt(workspace)
+    for line in found.words():
+        print(line)
+    if not yes:
+        print("nothing was written: add --yes to do it")
+        return
+    with driver_lock(workspace.root):
+        found = rebuilt(workspace)
+        Ledger(workspace).restore(found.champions, found.iterations, found.steps)
+    print(f"done: {workspace.ledger_path}, {len(found.iterations)} iterations")

@@ -68,7 +68,7 @@ def rollout(
     existing = existing_workspace(workspace)
     site = load_site_config(Workspace(workspace).config_path)
     require_known_task(site, task)
-    _require_policy(policy)
+    _require_policy(policy, existing)
     device = operator or site.operator.type
     simulated = site.robot.type == SIMULATED_ROBOT
     if device == "scripted" or (not device and simulated):
@@ -102,9 +102,12 @@ def rollout(
     )
 
 
-def _require_policy(policy: str) -> None:
-    """Raises ``InputError`` for what can be no policy at all, before anything else is looked at."""
+def _require_policy(policy: str, workspace: Workspace) -> None:
+    """Raises ``InputError`` for what can be no policy, before anything else is looked at or loaded."""
     if policy == CHAMPION:
+        from workflows.champion_check import require_champion
+
+        require_champion(workspace)
         return
     if "://" in policy:
         from pipeline.policy.channel import parse_url

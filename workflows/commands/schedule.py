@@ -12,7 +12,8 @@ import typer
 
 from pipeline.errors import InputError
 from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption, command_group, existing_workspace
-from workflows.commands.schedule_runs import history, list_schedules, run_now, tick
+from workflows.commands.schedule_history import history
+from workflows.commands.schedule_runs import list_schedules, run_now, test_notify, tick
 
 if TYPE_CHECKING:
     from workflows.schedule import Schedule
@@ -188,6 +189,7 @@ app.command("list")(list_schedules)
 app.command()(tick)
 app.command("run-now")(run_now)
 app.command()(history)
+app.command("test-notify")(test_notify)
 
 
 def _check(schedule: Schedule) -> None:

@@ -1,56 +1,59 @@
-"""``recap schedule list|tick|run-now|history``: what there is, doing what is due, and what became of it."""
+"""``recap schedule list|tick|run-now|test-notify``: what there is, doing what is due, trying who is told."""
 
 from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.errors import Failure
+from pipeline.errors import Failure, InputError
 from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption, existing_workspace, table
 
 if TYPE_CHECKING:
-    from workflows.schedule import Run
     from workflows.schedule_tick import TickReport
 
 
-def list_schedules(workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
-    """The schedules, when each is due next, and how its last run ended. Reads schedules.sqlite only."""
-    from workflows.schedule_decisions import ahead_of_clock
-    from workflows.schedule_store import ScheduleStore
+def list_schedules(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs; secrets apart.")] = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """The schedules, when each is due next, and how its last run ended or stands.
+
+    Below them: what is at work or was interrupted, what is overdue, that nothing calls 'recap schedule tick',
+    and who could not be told. Reads schedules.sqlite and the time of schedules/.last-tick only.
+    """
+    from workflows.schedule_state import schedules_state
     from workflows.schedule_times import load_zone
 
-    store = ScheduleStore(existing_workspace(workspace).root)
-    rows, notes = [], []
-    for name, definitions in store.definitions().items():
-        schedule = definitions[-1].schedule
-        if ahead := ahead_of_clock(store, definitions, _now()):
-            notes.append(f"{name}: {ahead}")
+    state = schedules_state(existing_workspace(workspace))
+    if as_json:
+        print(json.dumps(state.document(), indent=1, ensure_ascii=False))
+        return
+    rows: list[list[object]] = []
+    for one in state.schedules:
+        schedule, last = one.schedule, one.last
         zone = load_zone(schedule.time_zone)
-        last = store.last_run(name)
+        ended = f"{last.logical_time.astimezone(zone):%Y-%m-%d %H:%M}" if last is not None else ""
         rows.append(
             [
-                name,
+                schedule.name,
                 schedule.cron,
                 schedule.time_zone,
-                schedule.recurrence.next_after(_now()).astimezone(zone).strftime("%Y-%m-%d %H:%M"),
+                f"{one.next_due.astimezone(zone):%Y-%m-%d %H:%M}",
                 schedule.when or "always",
                 schedule.missed,
                 shlex.join(schedule.options) or "-",
                 schedule.target.words() or "nobody",
-                "-"
-                if last is None
-                else f"{last.logical_time.astimezone(zone):%Y-%m-%d %H:%M} {last.outcome}",
+                "-" if last is None else f"{ended} {state.outcome(last).partition(':')[0]}",
             ]
         )
     if rows:
         print(table(_LISTED, rows))
-    for note in notes:
-        print(note)
+    for sentence in state.sentences():
+        print(sentence)
     print(f"{len(rows)} schedule{'' if len(rows) == 1 else 's'}")
 
 
@@ -86,72 +89,44 @@ def run_now(
     """Runs a schedule's command at once, whatever the time and the condition, and waits for it to end.
 
     Reads the workspace, writes schedules.sqlite and a log in schedules/; tells whom the schedule tells. Its
-    times stay as they are. Refused while another run or command is at work.
+    times stay as they are. Refused while another run or command is at work. Exit status 1 where the run
+    failed or was stopped.
     """
     from workflows.schedule_tick import Tick
 
-    _tell(Tick(existing_workspace(workspace)).run_now(name))
+    report = Tick(existing_workspace(workspace)).run_now(name)
+    _tell(report)
+    if report.interrupted:
+        raise Failure(f"{name} was stopped before it had ended; the next tick continues it")
 
 
-def history(
-    name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Only of this schedule; default: of all.")
-    ] = None,
-    limit: Annotated[int, typer.Option(help="The newest so many.", min=1)] = 20,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="All that is noted, secrets apart, as JSON.")
-    ] = False,
+def test_notify(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The schedule's name.")],
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
-    """The newest runs and what became of them, oldest first. Reads schedules.sqlite only."""
-    from workflows.schedule_store import ScheduleStore
+    """Tells whom the schedule tells, now, with a summary whose outcome is 'test'. Runs and notes nothing.
 
-    runs = ScheduleStore(existing_workspace(workspace).root).history(name, limit)
-    if as_json:
-        documents = [
-            {
-                "schedule": run.schedule,
-                "logical_time": run.logical_time.isoformat(),
-                "outcome": run.outcome,
-                "missed": run.missed,
-                "by_hand": run.by_hand,
-                "events": [
-                    {"kind": str(event.kind), "at": event.at.isoformat(), **_shown(event.document)}
-                    for event in run.events
-                ],
-            }
-            for run in runs
-        ]
-        print(json.dumps(documents, indent=1, ensure_ascii=False))
-        return
-    rows = [
-        [
-            f"{run.logical_time:%Y-%m-%d %H:%M}",
-            run.schedule,
-            run.outcome + (" (by hand)" if run.by_hand else ""),
-            run.attempts,
-            _reason(run),
-        ]
-        for run in runs
-    ]
-    if rows:
-        print(table(("due (UTC)", "schedule", "outcome", "attempts", "reason"), rows))
-    print(f"{len(rows)} run{'' if len(rows) == 1 else 's'}")
+    Reads schedules.sqlite. Exit status 1 where somebody could not be told.
+    """
+    from workflows.schedule_outside import Outside
+    from workflows.schedule_reading import ScheduleReader
+    from workflows.schedule_summary import trial
 
-
-def _shown(document: Mapping[str, Any]) -> dict[str, Any]:
-    from workflows.schedule import Schedule
-
-    return {
-        k: Schedule.shown(value) if k == "schedule" and isinstance(value, dict) else value
-        for k, value in document.items()
-    }
-
-
-def _reason(run: Run) -> str:
-    event = run.final or (run.events[-1] if run.events else None)
-    reason = " ".join(str(event.document.get("reason", "")).split()) if event is not None else ""
-    return reason if len(reason) <= 100 else f"{reason[:99]}…"
+    found = existing_workspace(workspace)
+    reader = ScheduleReader(found.root)
+    schedule = reader.schedules().get(name)
+    if schedule is None:
+        raise InputError(f"there is no schedule {name!r}: see 'recap schedule list'")
+    if not schedule.target.is_set:
+        raise InputError(
+            f"{name} tells nobody: give it --notify-url or --notify-command by 'recap schedule change {name}'"
+        )
+    said = Outside().tell_safely(schedule.target, trial(found, name, _now()), reader.path)
+    for whom, answer in said.items():
+        print(f"{whom}: {answer}")
+    failed = [whom for whom, answer in said.items() if answer != "ok"]
+    if failed:
+        raise Failure(f"{name} could not tell by {' and '.join(failed)}, see above")
 
 
 def _tell(report: TickReport) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -12,8 +12,9 @@ from pipeline.errors import InputError
 from pipeline.workspace import Workspace
 from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption, existing_workspace, table
 from workflows.disk_usage import size_in_words
-from workflows.ledger import Champion
-from workflows.workspace_status import DISPUTED, WorkspaceStatus, workspace_status
+from workflows.ledger import Champion, Iteration
+from workflows.time_words import local_and_ago
+from workflows.workspace_status import DISPUTED, UNKNOWN, Waiting, WorkspaceStatus, workspace_status
 
 _OUTCOMES = ("success", "failure", "exclude", DISPUTED, "unlabelled")
 _ITERATIONS = 5  # that are listed
@@ -25,7 +26,11 @@ def status(
         bool, typer.Option("--lineage", help="The tree of all that the champion came from, instead.")
     ] = False,
     of: Annotated[
-        str | None, typer.Option(metavar="STEP/KEY", help="With --lineage: of this step, not the champion.")
+        str | None,
+        typer.Option(
+            metavar="STEP/KEY",
+            help="With --lineage: of this step, not the champion; the key's first digits will do.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
 ) -> None:
@@ -51,7 +56,7 @@ def status(
 
 def _show_picture(workspace: Workspace, seen: WorkspaceStatus) -> None:
     """What an operator wants to know at a glance: who drives, what is new, who is waited for, what next."""
-    champion, waiting, value = seen.champion, seen.waiting, seen.value_model
+    champion, value = seen.champion, seen.value_model
     for problem in seen.problems:
         print(f"problem: {problem}")
     if seen.busy is not None:
@@ -60,13 +65,51 @@ def _show_picture(workspace: Workspace, seen: WorkspaceStatus) -> None:
         print("champion: none yet")
     else:
         verb = "rolled back to" if champion.kind == "rollback" else "since"
-        print(f"champion: {champion.origin}, {verb} {_time(champion.promoted)}: {champion.reason}")
+        print(f"champion: {champion.origin}, {verb} {local_and_ago(champion.promoted)}: {champion.reason}")
         print(f"          {champion.path}")
         steps = "1 step" if seen.champion_steps == 1 else f"{seen.champion_steps} steps"
         if seen.champion_steps:
             print(f"          came from {steps}: see 'recap status --lineage'")
     if seen.iterations:
+        last = seen.iterations[-1]
+        print(f"last turn: {_turn(last)}")
+        for line in _rule(last):
+            print(f"           {line}")
         print(f"new since the last iteration: {seen.new_episodes} episodes, {seen.new_labels} labels")
+    print(f"waiting for people: {_waiting(seen.waiting)}")
+    for sentence in seen.to_record:
+        print(f"to record: {sentence}")
+    if value is not None:
+        print(
+            f"value model: {value.members} networks, {local_and_ago(value.saved)}, labels {value.labels[:8]}"
+        )
+    for part in seen.unfinished:
+        print(f"unfinished recording: {part}")
+    _show_schedules(seen)
+    print(f"next: {_next(workspace, seen)}")
+
+
+def _show_schedules(seen: WorkspaceStatus) -> None:
+    if seen.schedules is not None and seen.schedules.line():
+        print(f"schedules: {seen.schedules.line()}")
+        for sentence in seen.schedules.sentences():
+            print(f"schedules: {sentence}")
+
+
+def _rule(iteration: Iteration) -> Iterator[str]:
+    """After how many starts and by what rule an iteration was decided, where the ledger says so."""
+    decision = iteration.summary.get("decision")
+    if not isinstance(decision, dict):
+        return
+    looks = [look for look in decision.get("looks") or () if isinstance(look, dict)]
+    after = f"after {looks[-1].get('starts')} starts" if looks else ""
+    if after or decision.get("rule"):
+        yield f"decided {after}{', ' if after and decision.get('rule') else ''}{decision.get('rule') or ''}"
+
+
+def _waiting(waiting: Waiting) -> str:
+    if not waiting.known:
+        return "not known, since the labels cannot be read"
     waits = [
         f"{_episodes(waiting.unlabelled)} to label" if waiting.unlabelled else "",
         f"{waiting.second_opinion} for a second opinion" if waiting.second_opinion else "",
@@ -74,24 +117,19 @@ def _show_picture(workspace: Workspace, seen: WorkspaceStatus) -> None:
         if waiting.disputed
         else "",
     ]
-    print(f"waiting for people: {', '.join(text for text in waits if text) or 'nothing'}")
-    for sentence in seen.to_record:
-        print(f"to record: {sentence}")
-    if value is not None:
-        print(f"value model: {value.members} networks, {_time(value.saved)}, labels {value.labels[:8]}")
-    for part in seen.unfinished:
-        print(f"unfinished recording: {part}")
-    print(f"next: {_next(workspace, seen)}")
+    return ", ".join(text for text in waits if text) or "nothing"
 
 
 def _show_episodes(seen: WorkspaceStatus) -> None:
     kinds = sorted({(task, kind) for task, kind, _ in seen.counts})
     columns = [outcome for outcome in _OUTCOMES if outcome != DISPUTED or seen.waiting.disputed]
+    columns = columns if seen.waiting.known else [UNKNOWN]
     rows = [[task, kind, *(seen.counts[task, kind, outcome] for outcome in columns)] for task, kind in kinds]
     print()
     if rows:
         print(table(["task", "episodes of", *columns], rows))
-    print(f"{seen.episodes} episodes, {seen.hours:.2f} hours, {seen.waiting.unlabelled} unlabelled")
+    labels = f"{seen.waiting.unlabelled} unlabelled" if seen.waiting.known else "labels not known"
+    print(f"{seen.episodes} episodes, {seen.hours:.2f} hours, {labels}")
 
 
 def _show_iterations(seen: WorkspaceStatus) -> None:
@@ -100,24 +138,30 @@ def _show_iterations(seen: WorkspaceStatus) -> None:
     if len(seen.iterations) > _ITERATIONS:
         print(f"({len(seen.iterations) - _ITERATIONS} iterations before these: see 'recap report')")
     for iteration in seen.iterations[-_ITERATIONS:]:
-        reason = iteration.summary.get("reason", "")
-        print(f"iteration {iteration.n}, {_time(iteration.recorded)}: {reason}".rstrip(": "))
+        print(_turn(iteration))
+
+
+def _turn(iteration: Iteration) -> str:
+    """When an iteration was, and what it decided."""
+    reason = iteration.summary.get("reason", "")
+    return f"iteration {iteration.n}, {local_and_ago(iteration.recorded)}: {reason}".rstrip(": ")
 
 
 def _show_disk(seen: WorkspaceStatus) -> None:
-    said = ", ".join(f"{kind} {usage}" for kind, usage in seen.disk.items() if usage.bytes)
+    said = ", ".join(f"{kind} {usage}" for kind, usage in seen.disk.usage.items() if usage.bytes)
     print(f"\ndisk: {said or 'nothing'}")
+    print(f"      {seen.disk.words()}")
     if seen.removable:
         print(f"      'recap gc' would free up to {size_in_words(seen.removable)}")
 
 
 def _show_lineage(workspace: Workspace, of: str | None, as_json: bool) -> None:
     from workflows.ledger import Ledger
-    from workflows.lineage import lineage
+    from workflows.lineage import lineage, step_named
     from workflows.lineage_tree import lineage_lines
     from workflows.step_recipe import StepAddress
 
-    root: Champion | StepAddress | None = StepAddress.parse(of) if of else Ledger(workspace).champion()
+    root: Champion | StepAddress | None = step_named(workspace, of) if of else Ledger(workspace).champion()
     if root is None:
         raise InputError("there is no champion yet: run 'recap improve', or name a step with --of")
     found = lineage(workspace, root)
@@ -142,18 +186,3 @@ def _next(workspace: Workspace, seen: WorkspaceStatus) -> str:
 
 def _episodes(count: int) -> str:
     return f"{count} episode{'' if count == 1 else 's'}"
-
-
-def _time(utc: str) -> str:
-    """A time as people say it: to the minute, and how long ago."""
-    then = datetime.fromisoformat(utc)
-    minutes = int((datetime.now(UTC) - then).total_seconds() // 60)
-    ago = next(
-        (
-            f"{minutes // size} {unit}{'' if minutes // size == 1 else 's'} ago"
-            for size, unit in ((24 * 60, "day"), (60, "hour"), (1, "minute"))
-            if minutes >= size
-        ),
-        "just now",
-    )
-    return f"{then.astimezone().strftime('%Y-%m-%d %H:%M')} ({ago})"

@@ -1,0 +1,176 @@
+"""``recap policy evaluate``: how good checkpoints are, in simulation or on the robot, and which is better."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.errors import InputError
+from pipeline.prompts import Indicator
+from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption, existing_workspace, table
+
+if TYPE_CHECKING:
+    from pipeline.workspace import Workspace
+    from workflows.evaluation import EvaluationConfig
+    from workflows.policy_evaluation import NamedCheckpoint
+
+
+class Ask(StrEnum):
+    """What the policy is asked for."""
+
+    POSITIVE = "positive"
+    NEGATIVE = "negative"
+    NOTHING = "nothing"
+
+    @property
+    def indicator(self) -> Indicator | None:
+        """As prompts know it."""
+        if self is Ask.NOTHING:
+            return None
+        return "positive" if self is Ask.POSITIVE else "negative"
+
+
+def evaluate(
+    checkpoints: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[A [B]]", help="champion, base, or a checkpoint's folder; with two, B against A."
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="The same as A: a LeRobot checkpoint's folder; default: the champion.")
+    ] = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    starts: Annotated[int, typer.Option(help="How many episodes of each.", min=1)] = 50,
+    ask: Annotated[
+        Ask | None,
+        typer.Option(help="The advantage in the prompt; default: positive where it was trained on."),
+    ] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Classifier-free guidance on the advantage, e.g. 1.5.", min=0)
+    ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="May be given several times; default: both pick-up tasks.")
+    ] = None,
+    max_seconds: Annotated[float, typer.Option(help="How long an episode may last.", min=0.1)] = 8.0,
+    film: Annotated[
+        Path | None, typer.Option(metavar="FILE.gif", help="Film A and B side by side, on 3 of the starts.")
+    ] = None,
+    from_episodes: Annotated[
+        bool, typer.Option("--from-episodes", help="No simulation: the recorded rollouts and their labels.")
+    ] = False,
+    marks: Annotated[
+        bool,
+        typer.Option("--marks", help="With --from-episodes: the operator's mark where there is no label."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Success rate, successes per hour and interventions per episode, and whether B is better than A.
+
+    In simulation, on numbered starts that are the same for both: reads the checkpoints, and runs.sqlite for
+    champion and base; an intervention is an episode in which a scripted supervisor would have taken over.
+    With --from-episodes on whatever robot the rollouts were recorded: reads episodes/ and labels.sqlite, a
+    row a checkpoint; record some with 'recap rollout --policy DIR' and label them. Writes only the film.
+    """
+    found = existing_workspace(workspace)
+    if from_episodes:
+        if checkpoints or checkpoint or film or guidance is not None or ask is not None:
+            raise InputError("--from-episodes takes --task, --marks and --json, and lists every checkpoint")
+        _recorded(found, task or [], marks, as_json)
+        return
+    if marks:
+        raise InputError("--marks is for --from-episodes: in simulation the simulator itself judges")
+    names = [*([str(checkpoint)] if checkpoint else []), *(checkpoints or [])] or ["champion"]
+    if len(names) > 2 or (film is not None and len(names) != 2):
+        raise InputError(f"give one checkpoint, or two to compare{'; --film needs two' if film else ''}")
+    from workflows.policy_evaluation import find_checkpoint, tell_apart
+
+    named = tell_apart([find_checkpoint(name, found) for name in names])
+    configs = [_config(one, tuple(task or ()), starts, max_seconds, ask, guidance) for one in named]
+    _simulated(named, configs, film, as_json)
+
+
+def _config(
+    checkpoint: NamedCheckpoint,
+    tasks: tuple[str, ...],
+    starts: int,
+    max_seconds: float,
+    ask: Ask | None,
+    guidance: float | None,
+) -> EvaluationConfig:
+    from collectors.gen3_tasks import split_task
+    from workflows.evaluation import EvaluationConfig
+    from workflows.settings import PICK_TASKS
+
+    for one in tasks:
+        split_task(one)
+    indicator = checkpoint.indicator if ask is None else ask.indicator
+    config = EvaluationConfig(tasks or PICK_TASKS, starts, indicator=indicator, guidance=guidance)
+    return replace(config, max_steps=max(1, round(max_seconds * config.rate_hz)))
+
+
+def _simulated(
+    named: list[NamedCheckpoint], configs: list[EvaluationConfig], film: Path | None, as_json: bool
+) -> None:
+    from workflows import policy_evaluation as evaluation
+    from workflows.progress import progress_display
+
+    with progress_display() as display:
+        attempts = evaluation.evaluate_all(named, configs, display)
+    rows = [(one.name, evaluation.figures(done)) for one, done in zip(named, attempts, strict=True)]
+    compared = evaluation.difference(attempts[1], attempts[0]) if len(named) == 2 else None
+    if film is not None:
+        evaluation.film(film, named, configs, attempts, min(3, configs[0].starts))
+    if as_json:
+        asked = [config.indicator for config in configs]
+        print(
+            json.dumps(
+                {
+                    "policies": [
+                        {"name": name, "folder": str(one.folder), "asked_for": indicator, **figures}
+                        for (name, figures), one, indicator in zip(rows, named, asked, strict=True)
+                    ],
+                    "difference": compared,
+                }
+            )
+        )
+        return
+    for name, config in zip([one.name for one in named], configs, strict=True):
+        print(f"{name}: asked for {config.indicator or 'nothing'}")
+    print(table(evaluation.HEADER, evaluation.rows_of(rows)))
+    if compared is not None:
+        for line in evaluation.difference_lines(named[1].name, named[0].name, compared):
+            print(line)
+    if film is not None:
+        print(f"film: {film}")
+
+
+def _recorded(workspace: Workspace, tasks: list[str], marks: bool, as_json: bool) -> None:
+    from workflows.policy_evaluation import HEADER, rows_of
+    from workflows.recorded_evaluation import recorded_policies
+
+    if len(tasks) > 1:
+        raise InputError("--from-episodes takes one --task, or none for all")
+    found = recorded_policies(workspace, tasks[0] if tasks else None, marks)
+    if not found:
+        raise InputError(
+            f"no policy drove in any episode of {workspace.episodes}: record some with 'recap rollout'"
+        )
+    if as_json:
+        print(json.dumps({"policies": [one.as_json() for one in found]}))
+        return
+    judged: list[tuple[str, dict[str, Any]]] = [
+        (f"{one.checkpoint} on {one.robot}", one.as_json()["figures"]) for one in found if one.attempts
+    ]
+    if judged:
+        print(table(HEADER, rows_of(judged)))
+    for one in found:
+        if one.unlabelled:
+            print(f"{one.checkpoint} on {one.robot}: {one.unlabelled} not labelled, so not counted")
+    if any(one.unlabelled for one in found):
+        print("next: recap label" + ("" if marks else ", or --marks to go by the operators' own marks"))

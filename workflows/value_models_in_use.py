@@ -1,0 +1,34 @@
+"""Which value models a workspace uses, as ``value-model.json`` says; read without loading any of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.workspace import Workspace
+from workflows.json_documents import damaged, read_json
+
+VALUE_MODEL = "value-model.json"
+_REMEDY = "put it back from a copy, train them with 'recap value train', or remove it where there are none"
+
+
+@dataclass(frozen=True)
+class ValueModels:
+    """The models' folders, relative to the workspace, and the digest of the labels they were trained on."""
+
+    members: tuple[str, ...]
+    snapshot: str
+
+
+def read_value_models(workspace: Workspace) -> ValueModels | None:
+    """The value models in use; ``None`` before any were trained. Raises ``InputError`` for a damaged file."""
+    path = workspace.root / VALUE_MODEL
+    try:
+        document = read_json(path, _REMEDY)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise damaged(path, error.strerror or error, _REMEDY) from error
+    try:
+        return ValueModels(tuple(map(str, document["members"])), str(document["snapshot"]))
+    except (KeyError, TypeError) as error:
+        raise damaged(path, f"{type(error).__name__} {error}", _REMEDY) from error
