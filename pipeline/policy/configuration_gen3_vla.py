@@ -12,6 +12,7 @@ from lerobot.optim.schedulers import CosineDecayWithWarmupSchedulerConfig
 from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 
 from pipeline.episode import ACTION_NAMES, CAMERAS, POLICY_STATE_NAMES
+from pipeline.policy.gen3.choices import check_choices
 
 QUATERNION_NAMES = ("tool.qw", "tool.qx", "tool.qy", "tool.qz")
 
@@ -71,6 +72,44 @@ class Gen3VLAConfig(PreTrainedConfig):
     # velocity follows. The second also learns where width is small beside chunk_size x actions.
     prediction: str = "velocity"
 
+    # The design space: what each value means, its source, and what contradicts what, is in gen3.choices.
+    # The defaults are the small network above; what follows them is read by the other choices alone.
+    backbone: str = "conv"
+    action_head: str = "flow"
+    training: str = "joint"
+    backbone_tokens: str = "none"
+    conditioning: str = "adaln"
+    bridge: str = "pooled"
+    state_input: str = "continuous"
+    history: str = "one_step"
+    indicator_input: str = "slot"
+    # Sub-tasks that the backbone predicts, one of them, before it acts (pi0.5's high level); the prompts of
+    # training say which it is (gen3.subtasks).
+    subtasks: list[str] = field(default_factory=list)
+    # A folder or hub id of a vision-language model, for backbone "vlm"; what its weights are held in.
+    vlm: str = ""
+    vlm_dtype: str = "float32"
+    # The folder of another gen3_vla checkpoint: a new policy begins with the weights of its backbone. Empty
+    # as soon as a policy is built, whose own checkpoint holds them then.
+    pretrained_backbone: str = ""
+
+    # Weights of the losses beside the action's: cross-entropy of action tokens and of sub-tasks (KI, eq. of
+    # the joint loss), and lambda of the gripper's BCE (RoboVLMs, continuous actions).
+    token_weight: float = 1.0
+    subtask_weight: float = 0.3
+    gripper_weight: float = 0.1
+    # Action tokens: bins a number, and FAST's scale (its gamma), vocabulary, and trained merges: pairs of
+    # token numbers, in the order in which they were learned.
+    action_bins: int = 256
+    fast_scale: float = 10.0
+    fast_vocabulary: int = 256
+    fast_merges: list[list[int]] = field(default_factory=list)
+    # The small transformer and the transformer expert.
+    token_width: int = 128
+    token_layers: int = 2
+    token_heads: int = 4
+    pool_queries: int = 8  # of the pooled bridge's attention
+
     # Training-time augmentation: images are shifted by up to this many pixels, brightness and contrast
     # scaled by up to this fraction.
     random_shift: int = 2
@@ -102,6 +141,7 @@ class Gen3VLAConfig(PreTrainedConfig):
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.guidance < 0 or self.random_shift < 0 or not 0 <= self.color_jitter < 1:
             raise ValueError("guidance and random_shift must not be negative, color_jitter in [0, 1)")
+        check_choices(self)
 
     def validate_features(self) -> None:
         """Raises ``ValueError`` where the inputs or outputs are not ones that this network takes."""
@@ -132,9 +172,9 @@ class Gen3VLAConfig(PreTrainedConfig):
         )
 
     @property
-    def observation_delta_indices(self) -> None:
-        """One observation at a time: no history."""
-        return None
+    def observation_delta_indices(self) -> list[int] | None:
+        """The observations that are seen, relative to the present one; ``None``: it alone, no axis for it."""
+        return None if self.n_obs_steps == 1 else list(range(1 - self.n_obs_steps, 1))
 
     @property
     def action_delta_indices(self) -> list[int]:

@@ -30,11 +30,20 @@ def scale_images(images: Tensor, jitter: float) -> Tensor:
 
     Each gets its own random contrast (1 ± jitter) and brightness (± jitter). One pass over the pixels.
     """
+    # A copy also of floats: whoever gave them may need them again.
+    floats = images.to(torch.float32, copy=True)
     gain = 2.0 / (255.0 if images.dtype == torch.uint8 else 1.0)
     if jitter == 0:
-        return images.float().mul_(gain).sub_(1.0)
+        return floats.mul_(gain).sub_(1.0)
     contrast, brightness = (torch.rand(2, len(images), 1, 1, 1, device=images.device) * 2 - 1) * jitter
-    return images.float().mul_(gain * (1 + contrast)).add_(brightness - 1 - contrast)
+    return floats.mul_(gain * (1 + contrast)).add_(brightness - 1 - contrast)
+
+
+def augmented(images: Tensor, config: Gen3VLAConfig, *, training: bool) -> Tensor:
+    """Images (B, 3, H, W) as float in about [-1, 1], shifted and jittered while ``training``."""
+    if not training:
+        return scale_images(images, 0.0)
+    return scale_images(random_shift(images, config.random_shift), config.color_jitter)
 
 
 class CameraEncoder(nn.Module):
@@ -44,6 +53,8 @@ class CameraEncoder(nn.Module):
     cube that is named. Read-outs: the mean position of each of some soft keypoints, which is precise to
     a fraction of a cell, and a flattened map of a few channels, which learns fast.
     """
+
+    grid: Tensor
 
     def __init__(self, config: Gen3VLAConfig, image_size: tuple[int, int]) -> None:
         super().__init__()
@@ -62,12 +73,16 @@ class CameraEncoder(nn.Module):
 
     def forward(self, images: Tensor, text: Tensor) -> Tensor:
         """``images`` (B, 3, H, W) in [-1, 1], ``text`` (B, word_width)."""
-        hidden = F.relu(self.conv1(F.relu(self.patches(images))))
-        scale, shift = self.film(text)[:, :, None, None].chunk(2, dim=1)
-        hidden = F.relu(self.conv2(hidden) * (1 + scale) + shift)
+        hidden = self.feature_map(images, text)
         attention = self.keypoints(hidden).flatten(2).softmax(-1)
         points = attention @ self.grid.T
         return torch.cat([points.flatten(1), self.map(hidden).flatten(1)], dim=1)
+
+    def feature_map(self, images: Tensor, text: Tensor) -> Tensor:
+        """The last feature map (B, channels, rows, columns), in which the text is."""
+        hidden = F.relu(self.conv1(F.relu(self.patches(images))))
+        scale, shift = self.film(text)[:, :, None, None].chunk(2, dim=1)
+        return F.relu(self.conv2(hidden) * (1 + scale) + shift)
 
 
 class TextEncoder(nn.Module):
@@ -82,7 +97,14 @@ class TextEncoder(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Padding (0) does not count; a text with no words gives the norm of zero."""
-        words = F.relu(self.mix(self.words(tokens) + self.positions))
+        return self.summary(self.each_word(tokens), tokens)
+
+    def each_word(self, tokens: Tensor) -> Tensor:
+        """Every word by itself, (B, max_words, word_width)."""
+        return F.relu(self.mix(self.words(tokens) + self.positions))
+
+    def summary(self, words: Tensor, tokens: Tensor) -> Tensor:
+        """All words of :meth:`each_word` as one vector (B, word_width)."""
         return self.norm((words * (tokens != 0)[..., None]).sum(1))
 
 

@@ -1,137 +1,38 @@
-"""``gen3_vla``: a small language-conditioned flow-matching policy (a LeRobot policy).
+"""``gen3_vla``: a language-conditioned policy whose parts are choices (a LeRobot policy).
 
-The observation is encoded once; a flow expert then turns noise into a chunk of actions in a few Euler
-steps, conditioned on that encoding, on the flow time and on the advantage indicator.
-
-Rectified flow (Liu et al. 2022), as in pi0: with noise e and actions a, x(t) = (1 - t) e + t a and the
-expert learns the velocity a - e.
+An encoder reads the observation once; a bridge says what of that an expert sees; the expert makes a chunk
+of actions. By default: convolutions, one vector, and a flow expert that turns noise into actions in a few
+Euler steps, under the advantage indicator. :mod:`pipeline.policy.gen3.choices` has the other choices.
 """
 
+from __future__ import annotations
+
 from collections import deque
-from collections.abc import Iterable
-from typing import Any, cast
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
-import torch.nn.functional as F
+from lerobot.configs import PreTrainedConfig
 from lerobot.policies.pretrained import PreTrainedPolicy
-from lerobot.utils.constants import ACTION, OBS_LANGUAGE_TOKENS, OBS_STATE
+from lerobot.utils.constants import ACTION, OBS_STATE
 from torch import Tensor, nn
 
+from pipeline.errors import InputError
 from pipeline.policy.configuration_gen3_vla import Gen3VLAConfig
-from pipeline.policy.encoders_gen3_vla import (
-    CameraEncoder,
-    StateEncoder,
-    TextEncoder,
-    random_shift,
-    scale_images,
-)
+from pipeline.policy.gen3.action_tokens import FastTokens
+from pipeline.policy.gen3.bridges import build_bridge
+from pipeline.policy.gen3.build import build_encoder, build_expert, build_history, hidden_width
+from pipeline.policy.gen3.encoding import Memory, Prefix, Reading, TokenErrors
+from pipeline.policy.gen3.observations import STATE_IS_PAD, ObservationQueue, one_by_one, with_history
+from pipeline.policy.gen3.pretrained_backbone import load_backbone_weights
+from pipeline.policy.gen3.token_encoder import TokenEncoder
 from pipeline.policy.processor_gen3_vla import OBS_INDICATOR
 from pipeline.prompts import NONE
 
 ACTION_IS_PAD = f"{ACTION}_is_pad"
-
-_TIME_FEATURES = 32
-
-
-class ObservationEncoder(nn.Module):
-    """Cameras, state and task text to one vector (B, width); knows nothing of the indicator."""
-
-    def __init__(self, config: Gen3VLAConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.text = TextEncoder(config)
-        self.state = StateEncoder(config)
-        sizes = [feature.shape[1:] for feature in config.image_features.values()]
-        cameras = [CameraEncoder(config, (size[0], size[1])) for size in sizes]
-        self.cameras = nn.ModuleList(cameras)
-        total = sum(c.feature_size for c in cameras) + self.state.feature_size + config.word_width
-        self.mix = nn.Sequential(nn.Linear(total, config.width), nn.LayerNorm(config.width), nn.SiLU())
-
-    def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """Images are uint8 0..255 or float 0..1; augmented while training."""
-        text = self.text(batch[OBS_LANGUAGE_TOKENS])
-        features = [self.state(batch[OBS_STATE]), text]
-        for key, camera in zip(self.config.image_features, self.cameras, strict=True):
-            features.append(camera(self._prepare(batch[key]), text))
-        return self.mix(torch.cat(features, dim=1))
-
-    def _prepare(self, images: Tensor) -> Tensor:
-        """Images as float in [-1, 1], shifted and jittered while training."""
-        if not self.training:
-            return scale_images(images, 0.0)
-        return scale_images(random_shift(images, self.config.random_shift), self.config.color_jitter)
-
-
-class FlowBlock(nn.Module):
-    """A residual MLP whose input is scaled and shifted, and whose output is gated (adaLN).
-
-    What sets scale, shift and gate is a sum: of a part that depends on observation and indicator, needed
-    once an observation, and of a part that depends on the flow time.
-    """
-
-    def __init__(self, width: int, hidden: int, *, timed: bool = True) -> None:
-        super().__init__()
-        self.condition = nn.Linear(width, 3 * width)
-        self.indicator = nn.Embedding(3, 3 * width)
-        self.time = nn.Linear(_TIME_FEATURES, 3 * width, bias=False) if timed else None
-        self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.up = nn.Linear(width, hidden)
-        self.down = nn.Linear(hidden, width)
-        nn.init.normal_(self.indicator.weight, std=0.02)
-
-    def modulate(self, condition: Tensor, indicator: Tensor) -> Tensor:
-        """The part (B, 1, 3 width) for ``condition`` (B, width) and ``indicator`` (B,) in 0..2."""
-        return (self.condition(condition) + self.indicator(indicator))[:, None]
-
-    def forward(self, hidden: Tensor, modulation: Tensor, time: Tensor | None) -> Tensor:
-        """``hidden`` (B, M, width); ``time`` (B, M, time features)."""
-        if self.time is not None:
-            modulation = modulation + self.time(time)
-        scale, shift, gate = modulation.chunk(3, dim=-1)
-        inner = self.norm(hidden) * (1 + scale) + shift
-        return hidden + (1 + gate) * self.down(F.silu(self.up(inner)))
-
-
-class FlowExpert(nn.Module):
-    """The velocity of a noisy, flattened chunk, given observation, flow time and indicator.
-
-    The indicator has a slot of its own everywhere: it changes how the observation is read and enters
-    the scale, shift and gate of every block, so a few frames are enough to tell its values apart.
-    """
-
-    def __init__(self, config: Gen3VLAConfig, chunk_numbers: int) -> None:
-        super().__init__()
-        width = config.width
-        self.reading = FlowBlock(width, width, timed=False)
-        self.enter = nn.Linear(chunk_numbers, width)
-        self.from_condition = nn.Linear(width, width)
-        self.blocks = nn.ModuleList(
-            FlowBlock(width, config.expert_hidden) for _ in range(config.expert_blocks)
-        )
-        self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, chunk_numbers))
-
-    def read(self, encoding: Tensor, indicator: Tensor) -> list[Tensor]:
-        """All that the expert needs of an observation (B, width) under an indicator (B,) in 0..2."""
-        first = self.reading.modulate(encoding, indicator)
-        condition = F.silu(self.reading(encoding[:, None], first, None))[:, 0]
-        start = self.from_condition(condition)[:, None]
-        blocks = cast(Iterable[FlowBlock], self.blocks)
-        return [start, *(block.modulate(condition, indicator) for block in blocks)]
-
-    def forward(self, noisy: Tensor, time: Tensor, reading: list[Tensor]) -> Tensor:
-        """``noisy`` (B, M, chunk numbers), ``time`` (B or 1, M) in [0, 1] to velocities like ``noisy``."""
-        hidden = self.enter(noisy) + reading[0]
-        features = time_features(time)
-        for block, modulation in zip(self.blocks, reading[1:], strict=True):
-            hidden = block(hidden, modulation, features)
-        return self.leave(hidden)
-
-
-def time_features(time: Tensor) -> Tensor:
-    """Flow times in [0, 1] as sines and cosines of up to 16 half-turns, one more dimension."""
-    frequencies = torch.pi * torch.logspace(-2, 4, _TIME_FEATURES // 2, base=2.0, device=time.device)
-    angles = time[..., None] * frequencies
-    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+# In a checkpoint: the configuration, tokenizer and image preprocessor of its vision-language backbone.
+VLM_FOLDER = "vlm"
 
 
 class Gen3VLAPolicy(PreTrainedPolicy):
@@ -147,78 +48,206 @@ class Gen3VLAPolicy(PreTrainedPolicy):
         self.config: Gen3VLAConfig = config
         assert config.action_feature is not None
         self.action_size = config.action_feature.shape[0]
-        self.encoder = ObservationEncoder(config)
-        self.expert = FlowExpert(config, config.chunk_size * self.action_size)
+        self.encoder = build_encoder(config)
+        self.expert = build_expert(config, self.encoder)
+        width = hidden_width(config, self.encoder)
+        self.bridge = build_bridge(config, width) if self.expert is not None else None
+        self.history = build_history(config, width)
+        if config.pretrained_backbone:
+            load_backbone_weights(self.encoder, config.pretrained_backbone)
+            config.pretrained_backbone = ""
+        self._mark_trained()
         self.reset()
 
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_name_or_path: str | Path, *, config: PreTrainedConfig | None = None, **options: Any
+    ) -> Gen3VLAPolicy:
+        """As LeRobot's; a vision-language backbone is built from what the checkpoint holds of it."""
+        folder = Path(pretrained_name_or_path) / VLM_FOLDER
+        if folder.is_dir():
+            config = PreTrainedConfig.from_pretrained(pretrained_name_or_path) if config is None else config
+            assert isinstance(config, Gen3VLAConfig)
+            config.vlm = str(folder)
+        return super().from_pretrained(pretrained_name_or_path, config=config, **options)
+
+    def _save_pretrained(self, save_directory: Path, state_dict: dict[str, Tensor] | None = None) -> None:
+        super()._save_pretrained(save_directory, state_dict=state_dict)
+        if self.config.backbone == "vlm":
+            self.encoder.backbone.save_shape(save_directory / VLM_FOLDER)
+
     def get_optim_params(self) -> list[nn.Parameter]:
-        """All parameters, in one group."""
-        return list(self.parameters())
+        """All parameters that are trained, in one group."""
+        return [p for p in self.parameters() if p.requires_grad]
 
     def reset(self) -> None:
-        """Forgets the actions that are still queued; call it when an episode starts."""
+        """Forgets queued actions and past observations; call it when an episode starts."""
         self._queue: deque[Tensor] = deque(maxlen=self.config.n_action_steps)
+        self._observations = ObservationQueue(self.config.n_obs_steps)
 
-    def forward(self, batch: dict[str, Tensor], reduction: str = "mean") -> tuple[Tensor, dict[str, float]]:
-        """The flow-matching loss of normalised chunks ``action`` (B, chunk_size, action size).
+    @property
+    def learns_from_actions(self) -> bool:
+        """Whether :meth:`fit_actions` has something to learn before training from scratch starts."""
+        return self._fast() is not None
 
-        Steps that ``action_is_pad`` (B, chunk_size) marks do not count. ``reduction`` is ``"mean"``
-        over all counted steps, or ``"none"`` for one loss per sample (B,).
+    def fit_actions(self, chunks: Tensor) -> None:
+        """Learns FAST's merges from the training set's normalised chunks (N, chunk_size, action size).
+
+        To be called once, before training from scratch: tokens learned later would mean other things. The
+        merges are in the configuration, and so in the checkpoint. Nothing happens where
+        :attr:`learns_from_actions` is False. Without the call every coefficient is a token of its own.
+        """
+        if self._fast() is None:
+            return
+        if chunks.ndim != 3 or chunks.shape[1:] != (self.config.chunk_size, self.action_size):
+            raise InputError(
+                f"chunks of shape {tuple(chunks.shape)}: FAST learns from (N, {self.config.chunk_size}, "
+                f"{self.action_size})"
+            )
+        tokens = FastTokens.trained(chunks, self.config.fast_scale, self.config.fast_vocabulary)
+        self.config.fast_merges = [list(pair) for pair in tokens.merges]
+        self.encoder.tokens = tokens
+
+    def forward(self, batch: dict[str, Any], reduction: str = "mean") -> tuple[Tensor, dict[str, float]]:
+        """The loss of normalised chunks ``action`` (B, chunk_size, action size), and its parts.
+
+        Steps that ``action_is_pad`` (B, chunk_size) marks do not count. ``reduction`` is ``"mean"`` over all
+        counted steps, or ``"none"`` for one loss per sample (B,). Raises ``InputError`` where observations
+        lack the history that the policy is to learn from.
         """
         if reduction not in ("mean", "none"):
             raise ValueError(f"reduction is {reduction!r}; use 'mean' or 'none'")
-        actions = batch[ACTION]
-        indicator = batch[OBS_INDICATOR] - NONE
-        reading = self.expert.read(self.encoder(batch), indicator)
-        target = actions.flatten(1)[:, None]
-        noise = torch.randn(len(actions), self.config.noise_samples, target.shape[-1], device=actions.device)
-        time = torch.rand(noise.shape[:2], device=actions.device)
-        noisy = torch.lerp(noise, target.expand_as(noise), time[..., None])
-        output = self.expert(noisy, time, reading)
-        wanted = target - noise if self.config.prediction == "velocity" else target
-        error = (output - wanted).square().mean(1).view(actions.shape).mean(-1)
-        if ACTION_IS_PAD in batch:
-            counted = (~batch[ACTION_IS_PAD]).to(error.dtype)
+        if (self.config.n_obs_steps > 1) != (batch[OBS_STATE].ndim == 3):
+            raise InputError(
+                f"the policy reads {self.config.n_obs_steps} observations, and the batch's "
+                f"{OBS_STATE} has shape {tuple(batch[OBS_STATE].shape)}"
+            )
+        actions, indicator = batch[ACTION], batch[OBS_INDICATOR] - NONE
+        padded = batch.get(ACTION_IS_PAD)
+        if padded is None:
+            padded = torch.zeros(actions.shape[:2], dtype=torch.bool, device=actions.device)
+        memory, tokens = self._look(batch, indicator, actions, ~padded)
+        if self.expert is not None:
+            error = self.expert.errors(Reading(memory, indicator), actions, ~padded)
         else:
-            counted = torch.ones_like(error)
-        if reduction == "none":
-            loss = (error * counted).sum(1) / counted.sum(1).clamp_min(1)
-        else:
-            loss = (error * counted).sum() / counted.sum().clamp_min(1)
-        return loss, {"loss": float(loss.detach().mean())}
+            assert tokens.actions is not None
+            error = tokens.actions
+        counted = (~padded).to(error.dtype)
+        loss = _reduced(error, counted, reduction)
+        info = {"loss": 0.0}
+        if self.expert is not None and tokens.actions is not None:
+            beside = _reduced(tokens.actions, counted, reduction)
+            info |= {"expert_loss": _number(loss), "token_loss": _number(beside)}
+            loss = loss + self.config.token_weight * beside
+        if tokens.subtask is not None and tokens.subtask_known is not None:
+            known = tokens.subtask_known.to(error.dtype)
+            beside = (
+                tokens.subtask if reduction == "none" else tokens.subtask.sum() / known.sum().clamp_min(1)
+            )
+            info["subtask_loss"] = _number(beside)
+            loss = loss + self.config.subtask_weight * beside
+        return loss, info | {"loss": _number(loss)}
 
     @torch.no_grad()
-    def predict_action_chunk(self, batch: dict[str, Tensor], noise: Tensor | None = None) -> Tensor:
+    def predict_action_chunk(self, batch: dict[str, Any], noise: Tensor | None = None) -> Tensor:
         """Normalised actions (B, chunk_size, action size), about in [-1, 1].
 
-        ``noise`` (B, chunk_size, action size) is drawn from torch's global generator unless it is given.
+        ``noise`` (B, chunk_size, action size) is drawn from torch's global generator unless it is given; only
+        a flow needs it. A policy with history takes observations (B, n_obs_steps, ...); where they lack that
+        axis they are an episode's first. Raises ``InputError`` for guidance of a policy without a flow.
         """
         self.eval()
         indicator = batch[OBS_INDICATOR] - NONE
-        encoding = self.encoder(batch)
-        shape = (len(encoding), self.config.chunk_size, self.action_size)
-        x = (torch.randn(shape, device=encoding.device) if noise is None else noise).flatten(1)[:, None]
-        indicators = [indicator]
+        if self.config.action_head != "flow" and self.config.guidance != 1.0:
+            raise InputError(
+                f"guidance {self.config.guidance} works on a flow's velocity, and this policy's actions are "
+                f"by {self.config.action_head!r}: leave it at 1"
+            )
+        if self.config.n_obs_steps > 1:
+            batch = with_history(batch, self.config.n_obs_steps)
+        if self.expert is None:
+            return self.encoder.speak(batch, indicator)
+        readings = [Reading(self._look(batch, indicator)[0], indicator)]
         if self.config.guidance != 1.0 and bool((indicator != 0).any()):
-            indicators.append(torch.zeros_like(indicator))
-        readings = [self.expert.read(encoding, i) for i in indicators]
-        steps = self.config.num_inference_steps
-        for step in range(steps):
-            time = torch.full((1, 1), step / steps, device=x.device)
-            output = self.expert(x, time, readings[0])
-            if len(readings) == 2:
-                plain = self.expert(x, time, readings[1])
-                output = torch.lerp(plain, output, self.config.guidance)
-            if self.config.prediction == "velocity":
-                x = x + output / steps
-            else:  # velocity = (actions - x) / (time left)
-                x = torch.lerp(x, output, 1 / (steps - step))
-        return x.view(shape)
+            none = torch.zeros_like(indicator)
+            again = self.encoder.knows_indicator
+            readings.append(Reading(self._look(batch, none)[0] if again else readings[0].memory, none))
+        return self.expert.chunk(readings, noise)
 
     @torch.no_grad()
-    def select_action(self, batch: dict[str, Tensor], noise: Tensor | None = None) -> Tensor:
-        """The next normalised action (B, action size); predicts a new chunk when none is queued."""
+    def select_action(self, batch: dict[str, Any], noise: Tensor | None = None) -> Tensor:
+        """The next normalised action (B, action size); predicts a new chunk when none is queued.
+
+        A policy with history remembers the observation of every call since :meth:`reset`.
+        """
+        if self.config.n_obs_steps > 1:
+            batch = self._observations.add(batch)
         if not self._queue:
             chunk = self.predict_action_chunk(batch, noise)
             self._queue.extend(chunk[:, : self.config.n_action_steps].unbind(1))
         return self._queue.popleft()
+
+    @torch.no_grad()
+    def predict_subtask(self, batch: dict[str, Any]) -> list[str]:
+        """The sub-task, one of ``config.subtasks``, that the backbone would act on, for each sample.
+
+        Raises ``InputError`` where the policy knows none.
+        """
+        if not self.config.subtasks:
+            raise InputError("this policy predicts no sub-tasks: it was trained without any")
+        self.eval()
+        if self.config.n_obs_steps > 1:
+            batch = with_history(batch, self.config.n_obs_steps)
+        numbers = self.encoder.predicted_subtask(batch, batch[OBS_INDICATOR] - NONE)
+        return [self.config.subtasks[number] for number in numbers.tolist()]
+
+    def _look(
+        self,
+        batch: Mapping[str, Any],
+        indicator: Tensor,
+        actions: Tensor | None = None,
+        counted: Tensor | None = None,
+    ) -> tuple[Memory, TokenErrors]:
+        """What the expert sees of a batch; its gradients end there unless they are to train the backbone."""
+        if self.history is None:
+            prefix, errors = self._read(batch, indicator, actions, counted)
+            return (self.bridge(prefix) if self.bridge is not None else Memory()), errors
+        steps = self.config.n_obs_steps
+        prefix, errors = self._read(one_by_one(batch, steps), indicator.repeat_interleave(steps))
+        assert self.bridge is not None
+        memory: Memory = self.bridge(prefix)
+        padded = batch.get(STATE_IS_PAD)
+        if padded is None:
+            padded = torch.zeros(len(indicator), steps, dtype=torch.bool, device=indicator.device)
+        vectors = memory.one_vector().unflatten(0, (-1, steps))
+        return memory.with_vector(self.history(vectors, padded)), errors
+
+    def _read(self, batch: Mapping[str, Any], indicator: Tensor, *given: Tensor | None) -> tuple[Prefix, Any]:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.training != "frozen"):
+            prefix, errors = self.encoder(batch, indicator, *given)
+        return (prefix if self.config.training == "joint" else prefix.detached()), errors
+
+    def _mark_trained(self) -> None:
+        """Leaves out of training what is frozen and what has no part in any loss."""
+        config = self.config
+        if config.training == "frozen":
+            self.encoder.requires_grad_(False)
+        keys_only = config.conditioning == "cross_attention" and config.bridge == "full_sequence"
+        if keys_only and config.backbone_tokens == "none" and isinstance(self.encoder, TokenEncoder):
+            for part in () if config.subtasks else self.encoder.backbone.last_only():
+                part.requires_grad_(False)
+
+    def _fast(self) -> FastTokens | None:
+        tokens = getattr(self.encoder, "tokens", None)
+        return tokens if isinstance(tokens, FastTokens) else None
+
+
+def _reduced(error: Tensor, counted: Tensor, reduction: str) -> Tensor:
+    """The mean of ``error`` (B, T) over counted steps: of all samples, or for ``"none"`` of each, (B,)."""
+    if reduction == "none":
+        return (error * counted).sum(1) / counted.sum(1).clamp_min(1)
+    return (error * counted).sum() / counted.sum().clamp_min(1)
+
+
+def _number(loss: Tensor) -> float:
+    return float(loss.detach().mean())

@@ -6,7 +6,7 @@ The steps are ordinary LeRobot processor steps, saved beside the weights, so
 
 import re
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -25,6 +25,7 @@ from lerobot.utils.constants import ACTION, OBS_LANGUAGE, OBS_LANGUAGE_TOKENS
 
 from pipeline.errors import InputError
 from pipeline.policy.configuration_gen3_vla import Gen3VLAConfig
+from pipeline.policy.gen3.subtasks import OBS_SUBTASK, split_subtask, subtask_number
 from pipeline.prompts import INDICATOR_NAMES, parse_prompt
 
 OBS_INDICATOR = f"{OBS_LANGUAGE}.indicator"
@@ -50,11 +51,14 @@ class PromptProcessorStep(ObservationProcessorStep):
 
     Reads ``task`` (one string per sample) and adds ``observation.language.tokens``, int64
     ``(B, max_words)``, and ``observation.language.indicator``, int64 ``(B,)`` with the codes of
-    :mod:`pipeline.prompts` (1 positive, 0 negative, -1 none).
+    :mod:`pipeline.prompts` (1 positive, 0 negative, -1 none). With ``subtasks``, the names that the policy
+    knows, a sub-task behind the task becomes ``observation.language.subtask``, int64 ``(B,)``: its number,
+    or -1 where the prompt names none of them.
     """
 
     word_buckets: int = 512
     max_words: int = 16
+    subtasks: list[str] = field(default_factory=list)
 
     def observation(self, observation: RobotObservation) -> RobotObservation:
         """Adds the two tensors; raises ``InputError`` when the batch has no task text."""
@@ -62,25 +66,36 @@ class PromptProcessorStep(ObservationProcessorStep):
         if not isinstance(prompts, list | tuple) or not all(isinstance(p, str) for p in prompts):
             raise InputError("the batch has no task text: put one prompt per sample under 'task'")
         parsed = [parse_prompt(text) for text in prompts]
-        tokens = [hash_words(task, self.word_buckets, self.max_words) for task, _ in parsed]
         indicators = [_INDICATOR_CODES[indicator] for _, indicator in parsed]
+        tasks = [task for task, _ in parsed]
+        added = {}
+        if self.subtasks:
+            split = [split_subtask(task) for task in tasks]
+            tasks = [task for task, _ in split]
+            numbers = [subtask_number(subtask, self.subtasks) for _, subtask in split]
+            added = {OBS_SUBTASK: torch.tensor(numbers, dtype=torch.int64)}
+        tokens = [hash_words(task, self.word_buckets, self.max_words) for task in tasks]
         return {
             **observation,
+            **added,
             OBS_LANGUAGE_TOKENS: torch.tensor(tokens, dtype=torch.int64),
             OBS_INDICATOR: torch.tensor(indicators, dtype=torch.int64),
         }
 
     def get_config(self) -> dict[str, Any]:
         """What rebuilds this step."""
-        return {"word_buckets": self.word_buckets, "max_words": self.max_words}
+        settings: dict[str, Any] = {"word_buckets": self.word_buckets, "max_words": self.max_words}
+        return {**settings, "subtasks": list(self.subtasks)} if self.subtasks else settings
 
     def transform_features(
         self, features: dict[PipelineFeatureType, dict[str, PolicyFeature]]
     ) -> dict[PipelineFeatureType, dict[str, PolicyFeature]]:
-        """Declares the two tensors that are added."""
+        """Declares the tensors that are added."""
         observation = features[PipelineFeatureType.OBSERVATION]
         observation[OBS_LANGUAGE_TOKENS] = PolicyFeature(FeatureType.LANGUAGE, (self.max_words,))
         observation[OBS_INDICATOR] = PolicyFeature(FeatureType.LANGUAGE, (1,))
+        if self.subtasks:
+            observation[OBS_SUBTASK] = PolicyFeature(FeatureType.LANGUAGE, (1,))
         return features
 
 
@@ -129,7 +144,7 @@ def make_gen3_vla_pre_post_processors(
         input_steps=[
             steps.rename_observations,
             steps.add_batch_dim,
-            PromptProcessorStep(config.word_buckets, config.max_words),
+            PromptProcessorStep(config.word_buckets, config.max_words, config.subtasks),
             steps.to_device,
             steps.normalize,
             ClipActionProcessorStep(),

@@ -1,0 +1,1 @@
+"""The design space of ``gen3_vla``."""
