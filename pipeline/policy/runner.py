@@ -11,6 +11,7 @@ from lerobot.utils.constants import OBS_IMAGES, OBS_STATE
 
 from pipeline.episode import ACTION_NAMES, POLICY_STATE_NAMES
 from pipeline.errors import InputError
+from pipeline.policy.advantage_prompt import AdvantageStateStep, advantage_step
 from pipeline.policy.checkpoint import load_checkpoint
 from pipeline.prompts import Indicator, prompt
 
@@ -18,7 +19,8 @@ from pipeline.prompts import Indicator, prompt
 class PolicyRunner:
     """A policy in front of a robot: keeps the task's prompt, the action queue and its own random numbers.
 
-    ``indicator`` goes into the prompt ("... Advantage: positive"); ``None`` gives the bare task.
+    ``indicator`` goes into the prompt ("... Advantage: positive"), and from there into the state of a policy
+    that reads no text; ``None`` gives the bare task.
     ``guidance`` replaces the checkpoint's classifier-free guidance on the indicator (1 is off). The same
     seed and observations give the same actions, whatever else draws random numbers in the process.
     """
@@ -46,10 +48,12 @@ class PolicyRunner:
                 )
             config.guidance = guidance
         state = config.robot_state_feature
-        if state is not None and state.shape != (len(POLICY_STATE_NAMES),):
+        # One more where the preprocessor adds the advantage, as for policies that read no text.
+        extra = isinstance(advantage_step(self._preprocessor), AdvantageStateStep)
+        if state is not None and state.shape != (len(POLICY_STATE_NAMES) + extra,):
             raise InputError(
                 f"{checkpoint} expects a state of shape {state.shape}, this robot's has "
-                f"{len(POLICY_STATE_NAMES)} numbers: train it on a dataset exported from this workspace"
+                f"{len(POLICY_STATE_NAMES) + extra} numbers: train it on data of this workspace"
             )
         self._image_shapes = {key: feature.shape for key, feature in config.image_features.items()}
         self._prompt: str | None = None
@@ -139,7 +143,7 @@ class PolicyRunner:
             batch = self._preprocessor(self._batch(observation))
             actions = self._postprocessor(question(batch))
             self._random_state = torch.get_rng_state()
-        return actions.numpy().astype(np.float32)
+        return actions.float().numpy()
 
     def _batch(self, observation: dict[str, Any]) -> dict[str, Any]:
         """One sample in LeRobot's form: state float32, images float32 CHW in [0, 1], the prompt."""

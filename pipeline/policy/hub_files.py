@@ -1,0 +1,64 @@
+"""Files of a model hub: only what is on this machine, unless somebody has said that they may be fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub import constants
+
+from pipeline.errors import InputError
+
+ALLOW = "--allow-download"
+
+
+@contextmanager
+def local_only(wanted: bool) -> Iterator[None]:
+    """Within, where ``wanted``, the Hugging Face libraries read their cache and never the network.
+
+    Sets the library's own switch, which ``HF_HUB_OFFLINE=1`` sets at its import: by then it is too late
+    for a process that has imported it for something else.
+    """
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or wanted
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def require_local(source: str, allow_download: bool) -> str:
+    """``source``, a folder or a hub id; ``InputError`` for an id that is not cached and not to be fetched."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if Path(source).is_dir():
+        return source
+    if Path(source).is_absolute() or source.startswith(".") or source.count("/") != 1:
+        raise InputError(
+            f"there is no folder {source}: name one that holds a LeRobot checkpoint, or a hub id"
+        )
+    if not allow_download and not isinstance(try_to_load_from_cache(source, "config.json"), str):
+        raise InputError(
+            f"{source} is not a folder here: to fetch a model of that name from the Hugging Face Hub, "
+            f"add {ALLOW}"
+        )
+    return source
+
+
+def require_backbone_weights(name: str | None, allow_download: bool) -> None:
+    """Raises ``InputError`` where torchvision would fetch the weights of that name, which nobody allowed."""
+    if name is None or allow_download:
+        return
+    import torch
+    from torchvision.models import get_weight  # type: ignore[import-untyped]  # ships no types
+
+    try:
+        url = get_weight(name).url
+    except (KeyError, ValueError) as error:
+        raise InputError(f"torchvision has no weights {name!r}: {error}") from error
+    if not (Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name).is_file():
+        raise InputError(
+            f"the image encoder's weights {name} are not on this machine: add {ALLOW}, or begin with random "
+            "ones by --policy.pretrained_backbone_weights=null"
+        )

@@ -1,0 +1,211 @@
+"""The one door to every LeRobot policy: a checkpoint that fits this project's data, ready to be trained.
+
+From scratch, or from somebody's pretrained weights (SmolVLA, π0, π0.5 ...), whose features become this
+robot's cameras, state and actions, and whose normalisation statistics become those of the frames.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig
+from lerobot.policies.factory import get_policy_class, make_policy_config, make_pre_post_processors
+from lerobot.policies.pretrained import PreTrainedPolicy
+from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
+
+from pipeline.episode import ACTION_NAMES, POLICY_STATE_NAMES
+from pipeline.errors import InputError
+from pipeline.frame_table import FrameTable
+from pipeline.policy.advantage_prompt import (
+    AdvantagePromptStep,
+    AdvantageStateStep,
+    add_advantage_step,
+    takes_language,
+)
+from pipeline.policy.checkpoint import BACKBONE_WEIGHTS, FILES, Checkpoint
+from pipeline.policy.configuration_gen3_vla import gen3_features
+from pipeline.policy.hub_files import local_only, require_backbone_weights, require_local
+from pipeline.policy.policy_options import config_class, decoded_options
+from pipeline.policy.training_statistics import Statistics, widened, with_indicator
+
+OURS = "gen3_vla"
+
+# Not fields of a configuration, but of how one begins.
+PATH = "path"
+ALLOW_DOWNLOAD = "allow_download"
+
+
+@dataclass(frozen=True)
+class TableFacts:
+    """What of the data decides a policy's inputs: the cameras' names and the side of their images."""
+
+    cameras: tuple[str, ...]
+    image_size: int
+
+
+def table_facts(table: FrameTable) -> TableFacts:
+    """Of a table of frames."""
+    return TableFacts(table.cameras, table.image_shape[1])
+
+
+def new_checkpoint(
+    policy_type: str,
+    facts: TableFacts,
+    stats: Statistics,
+    options: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+) -> Checkpoint:
+    """A policy of ``policy_type`` for this data, with its processors, on ``device``.
+
+    ``stats``: :func:`pipeline.policy.training_statistics.table_statistics`. ``options`` are fields of the
+    type's configuration (:func:`pipeline.policy.policy_options.decoded_options`), and ``path``, a folder
+    or hub id to take weights and the configuration from; an id is only fetched with ``allow_download``.
+    Weights that are made anew are drawn with torch's generator. A policy that reads no text gets a state
+    that is one longer: see :mod:`pipeline.policy.advantage_prompt`. Raises ``InputError``, one line, for
+    an unknown type or option, values that contradict each other, and weights that are not there.
+    """
+    wanted = dict(options or {})
+    path, allow = wanted.pop(PATH, None), bool(wanted.pop(ALLOW_DOWNLOAD, False))
+    config_class(policy_type)
+    decoded = decoded_options(policy_type, wanted)
+    with local_only(not allow), contextlib.redirect_stdout(io.StringIO()):
+        if path is None:
+            config = _new_config(policy_type, facts, decoded, device)
+        else:
+            config = _stored_config(require_local(str(path), allow), policy_type, facts, decoded, device)
+        require_backbone_weights(getattr(config, BACKBONE_WEIGHTS, None), allow)
+        stats = stats if policy_type == OURS else {**stats, ACTION: widened(stats[ACTION])}
+        if not takes_language(config):
+            stats = with_indicator(stats)
+        try:
+            policy = _build(config, path)
+            processors = make_pre_post_processors(config, dataset_stats=stats)
+        except InputError:
+            raise
+        except Exception as error:  # constructors raise whatever they like, and loaders too
+            raise InputError(_reason(policy_type, error, allow)) from error
+    checkpoint = Checkpoint(policy, *processors)
+    step = AdvantagePromptStep() if takes_language(config) else AdvantageStateStep()
+    add_advantage_step(checkpoint.preprocessor, step)
+    return checkpoint
+
+
+def fits(folder: Path, facts: TableFacts) -> bool:
+    """Whether the checkpoint in ``folder`` is one of this project's for such data, to be trained further.
+
+    Then its statistics and features stay as they are; of any other only the weights are taken.
+    """
+    if any(not (folder / name).is_file() for name in FILES):
+        return False
+    config = _read_config(str(folder))
+    inputs, outputs = _features(config.type, facts)
+    wanted = {**inputs, OBS_STATE: _state(config)}
+    return config.input_features == wanted and config.output_features == outputs
+
+
+def stored_type(path: str, allow_download: bool = False) -> str:
+    """The type of the policy in a folder or under a hub id; ``InputError`` where there is none."""
+    with local_only(not allow_download):
+        return str(_read_config(require_local(path, allow_download)).type)
+
+
+def _read_config(path: str) -> PreTrainedConfig:
+    try:
+        return PreTrainedConfig.from_pretrained(path)
+    except Exception as error:  # draccus raises several types
+        raise InputError(f"{path} holds no LeRobot policy: {_line(error)}") from error
+
+
+def _state(config: PreTrainedConfig) -> PolicyFeature:
+    size = len(POLICY_STATE_NAMES) + (not takes_language(config))
+    return PolicyFeature(FeatureType.STATE, (size,))
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _features(
+    policy_type: str, facts: TableFacts
+) -> tuple[dict[str, PolicyFeature], dict[str, PolicyFeature]]:
+    if policy_type == OURS:
+        return gen3_features(facts.image_size)
+    shape = (3, facts.image_size, facts.image_size)
+    inputs = {f"{OBS_IMAGES}.{camera}": PolicyFeature(FeatureType.VISUAL, shape) for camera in facts.cameras}
+    inputs[OBS_STATE] = PolicyFeature(FeatureType.STATE, (len(POLICY_STATE_NAMES),))
+    return inputs, {ACTION: PolicyFeature(FeatureType.ACTION, (len(ACTION_NAMES),))}
+
+
+def _new_config(
+    policy_type: str, facts: TableFacts, decoded: Mapping[str, Any], device: str
+) -> PreTrainedConfig:
+    inputs, outputs = _features(policy_type, facts)
+    try:
+        config = make_policy_config(
+            policy_type, input_features=inputs, output_features=outputs, device=device, **decoded
+        )
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise InputError(f"policy options: {error}") from error
+    return _with_features(config, inputs)
+
+
+def _stored_config(
+    path: str, policy_type: str, facts: TableFacts, decoded: Mapping[str, Any], device: str
+) -> PreTrainedConfig:
+    """The configuration beside the weights, with our features and the options."""
+    config = _read_config(path)
+    if config.type != policy_type:
+        raise InputError(
+            f"{path} holds a {config.type}, not a {policy_type}: say --policy.type {config.type}"
+        )
+    inputs, outputs = _features(policy_type, facts)
+    values = {**vars(config), "input_features": inputs, "output_features": outputs, "device": device}
+    try:
+        # Built anew, so that its own checks see the options.
+        settled = {"use_peft": False, "pretrained_path": None}
+        config = type(config)(**{**values, **decoded, **settled, **_no_backbone(config)})
+    except (TypeError, ValueError) as error:
+        raise InputError(f"policy options: {error}") from error
+    return _with_features(config, inputs)
+
+
+def _with_features(config: PreTrainedConfig, inputs: dict[str, PolicyFeature]) -> PreTrainedConfig:
+    if not takes_language(config):
+        config.input_features = {**inputs, OBS_STATE: _state(config)}
+    return config
+
+
+def _build(config: PreTrainedConfig, path: str | None) -> PreTrainedPolicy:
+    policy_class = get_policy_class(config.type)
+    if path is not None:
+        return policy_class.from_pretrained(path, config=config)
+    policy = policy_class(config).to(config.device)
+    # The checkpoint will hold them: who loads it must not fetch them again to throw them away.
+    vars(policy.config).update(_no_backbone(config))
+    return policy
+
+
+def _no_backbone(config: PreTrainedConfig) -> dict[str, Any]:
+    return {BACKBONE_WEIGHTS: None} if hasattr(config, BACKBONE_WEIGHTS) else {}
+
+
+def _reason(policy_type: str, error: Exception, allow: bool) -> str:
+    text = _line(error)
+    if isinstance(error, ImportError):
+        return f"{policy_type} needs a package that is not installed: {text}"
+    if "size mismatch" in text:
+        return f"the weights do not fit this robot's cameras, state (15) and actions (7): {text}"
+    offline = any(
+        word in text.lower() for word in ("offline", "couldn't connect", "cached files", "connection")
+    )
+    if offline and not allow:
+        return (
+            f"{policy_type} begins with files of a hub that are not on this machine ({text[:160]}): add "
+            "--allow-download, or name a folder"
+        )
+    return f"policy options: {text}"

@@ -1,0 +1,64 @@
+"""The real ``lerobot-eval`` command, unchanged, with our simulated arm and somebody else's policy."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from collectors.lerobot_env import SimulatedGen3Env
+from pipeline.episode import ACTION_NAMES
+from tests.policy_tables import train_tiny
+from tests.tiny_smolvla import build_smolvlm, smolvla_options
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_lerobots_own_command_judges_a_checkpoint(tmp_path: Path) -> None:
+    train_tiny(tmp_path / "smolvla", "smolvla", smolvla_options(build_smolvlm(tmp_path / "vlm")))
+    command = [
+        str(Path(sys.executable).with_name("lerobot-eval")),
+        "--env.discover_packages_path=collectors.lerobot_env",
+        "--env.type=simulated_gen3",
+        "--env.episode_length=3",
+        f"--policy.path={tmp_path / 'smolvla'}",
+        "--policy.device=cpu",
+        "--eval.n_episodes=1",
+        "--eval.batch_size=1",
+        f"--output_dir={tmp_path / 'out'}",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads((tmp_path / "out" / "eval_info.json").read_text())["overall"]
+    assert found["n_episodes"] == 1 and found["pc_success"] == 0.0
+
+
+def test_the_environment_is_the_same_arm_from_the_same_seed() -> None:
+    # SyncVectorEnv takes a seed for each of its environments, which gymnasium's types do not say.
+    env: Any
+    (env,) = SimulatedGen3Env(episode_length=4).create_envs(1)["simulated_gen3"].values()
+    first, _ = env.reset(seed=[7])
+    assert first["agent_pos"].shape == (1, 15) and first["pixels"]["wrist"].shape == (1, 84, 84, 3)
+    down = np.zeros((1, len(ACTION_NAMES)), dtype=np.float32)
+    down[0, ACTION_NAMES.index("tool.vz")] = -0.1
+    seen, reward, ended, over, info = env.step(down)
+    assert seen["agent_pos"][0, 9] < first["agent_pos"][0, 9], "the tool went down"
+    assert (float(reward[0]), bool(ended[0]), bool(over[0]), bool(info["is_success"][0])) == (
+        0,
+        False,
+        False,
+        False,
+    )
+    again, _ = env.reset(seed=[7])
+    assert np.array_equal(again["pixels"]["table"], first["pixels"]["table"])
+    other, _ = env.reset(seed=[8])
+    assert not np.array_equal(other["pixels"]["table"], first["pixels"]["table"])
+    assert env.call("render")[0].shape == (240, 240, 3)
+    assert env.call("task_description") == ("pick up the red cube",)
+    env.close()

@@ -1,0 +1,142 @@
+"""Which step ``recap policy train`` asks for: the data, the policy, and how it is trained.
+
+Only names, parameters and dependencies; the work is done by :mod:`workflows.policy_door_steps`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import InputError
+from pipeline.workspace import Workspace
+from workflows import policy_door_steps
+from workflows.gpu_share import gpus_to_reserve
+from workflows.settings import FULL
+from workflows.step_code import TRAINING
+from workflows.step_recipe import ExternalInput, Step, files_below
+from workflows.step_store import StepResult, StepStore
+from workflows.value_check import snapshot_path
+from workflows.value_graph import LoopStep
+
+STEP = "train_policy"
+
+# Learning rates of a fine-tune, where none is given: LeRobot's own presets for these types. Others get the
+# loop's, which suits small networks.
+LEARNING_RATES = {"act": 1e-5, "diffusion": 1e-4, "smolvla": 1e-4, "pi0": 2.5e-5, "pi05": 2.5e-5}
+
+
+@dataclass(frozen=True)
+class DoorConfig:
+    """What was asked for. ``training`` are fields of ``PolicyTrainingConfig`` that were given."""
+
+    policy_type: str
+    path: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    allow_download: bool = False
+    training: Mapping[str, Any] = field(default_factory=dict)
+    image_size: int | None = None
+
+    def parameters(self) -> dict[str, Any]:
+        """The training's parameters: what was given, and defaults that fit the policy."""
+        policy = FULL.policy
+        options = dict(self.options)
+        if self.path is not None and not Path(self.path).is_dir():
+            options["path"] = self.path
+        if self.allow_download:
+            options["allow_download"] = True
+        return {
+            "steps": policy.fine_tune_steps,
+            "learning_rate": LEARNING_RATES.get(self.policy_type, policy.fine_tune_learning_rate),
+            "indicator_dropout": policy.indicator_dropout,
+            "policy_type": self.policy_type,
+            **self.training,
+            "policy_options": options,
+        }
+
+
+@dataclass(frozen=True)
+class ConditionedData:
+    """The frames and indicators that a workspace has: advantages, and the labels that they are of."""
+
+    advantages: StepResult
+    snapshot: Path
+    digest: str
+
+    @property
+    def image_size(self) -> int:
+        """The side of the cached images."""
+        return int(self.advantages.manifest["parameters"]["image_size"])
+
+
+def newest_data(workspace: Workspace) -> ConditionedData:
+    """The advantages that were computed last.
+
+    Raises ``InputError`` where there are none, and where the labels that they are of are gone.
+    """
+    found = StepStore(workspace.steps).published("advantages")
+    if not found:
+        raise InputError(
+            "there are no advantages to condition a policy on: run 'recap value train' and then "
+            "'recap advantages', or 'recap improve'; or name a conditioned dataset with --dataset"
+        )
+    newest = max(found, key=lambda result: (result.manifest["finished"], result.key))
+    digest = str(newest.manifest["inputs"]["snapshot"]).removeprefix("external:")
+    path = snapshot_path(workspace, digest)
+    if path is None:
+        raise InputError(f"the labels that {newest.path} is of are gone: run 'recap advantages' again")
+    return ConditionedData(newest, path, digest)
+
+
+def workspace_step(workspace: Workspace, data: ConditionedData, config: DoorConfig) -> Step:
+    """Trains on the workspace's own frames."""
+    inputs: dict[str, Any] = {
+        "workspace": ExternalInput(workspace.root, "workspace"),
+        "snapshot": ExternalInput(data.snapshot, data.digest),
+        "advantages": data.advantages,
+    }
+    return _step(policy_door_steps.train_on_advantages, config, inputs, data.image_size)
+
+
+def dataset_step(dataset: Path, config: DoorConfig) -> Step:
+    """Trains on a LeRobotDataset, by default with images of the size that the loop uses."""
+    if not (dataset / "meta/info.json").is_file():
+        raise InputError(f"--dataset {dataset}: there is no LeRobotDataset (no meta/info.json)")
+    inputs = {"dataset": ExternalInput(dataset, _dataset_digest(dataset))}
+    size = config.image_size or FULL.recording.image_size
+    return _step(policy_door_steps.train_on_dataset, config, inputs, size)
+
+
+def _step(function: Any, config: DoorConfig, inputs: dict[str, Any], image_size: int) -> Step:
+    training = config.parameters()
+    if config.path is not None and Path(config.path).is_dir():
+        inputs["start"] = ExternalInput.of(Path(config.path))
+    # Checked now, not after minutes in a worker.
+    from workflows.policy_training_config import PolicyTrainingConfig
+
+    PolicyTrainingConfig(**training)
+    device = str(training.get("device", "cpu"))
+    return LoopStep(
+        STEP,
+        function,
+        {"image_size": image_size, "training": training},
+        inputs,
+        TRAINING,
+        num_gpus=gpus_to_reserve(device, 1),
+        title=f"train {config.policy_type}",
+    )
+
+
+def _dataset_digest(dataset: Path) -> str:
+    """Of a dataset's metadata to the last byte, and of all other files' names and sizes: videos are large."""
+    lines = []
+    for path in files_below(dataset):
+        name = path.relative_to(dataset).as_posix()
+        small = name.startswith("meta/") or path.parent == dataset
+        what = hashlib.sha256(path.read_bytes()).hexdigest() if small else path.stat().st_size
+        lines.append([name, what])
+    return hashlib.sha256(json.dumps(lines).encode()).hexdigest()

@@ -1,0 +1,210 @@
+"""Evaluates named checkpoints on the simulator's numbered starts and puts them side by side."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.durable_files import write_file
+from pipeline.errors import InputError
+from pipeline.prompts import Indicator
+from pipeline.workspace import Workspace
+from workflows.comparison import (
+    SIGNIFICANCE,
+    Attempt,
+    Estimate,
+    mean_difference,
+    paired_difference,
+    paired_share,
+    performance,
+)
+from workflows.evaluation import EvaluationConfig, evaluate, write_attempts
+from workflows.ledger import Champion, Ledger
+from workflows.progress import ProgressDisplay, reporter
+from workflows.step_files import CHECKPOINT, FILM_FILE
+
+CHAMPION, BASE = "champion", "base"
+
+
+@dataclass(frozen=True)
+class NamedCheckpoint:
+    """A checkpoint's folder under the name that tables give it, and what it is asked for by default."""
+
+    name: str
+    folder: Path
+    indicator: Indicator | None
+
+
+def find_checkpoint(name: str, workspace: Workspace) -> NamedCheckpoint:
+    """``champion``, ``base``, a checkpoint's folder or that of the step that made it.
+
+    A base policy, and any checkpoint that was never trained on advantages, is asked for nothing. Raises
+    ``InputError`` where there is no such checkpoint.
+    """
+    if name in (CHAMPION, BASE):
+        history = Ledger(workspace).champions()
+        if not history:
+            raise InputError("there is no champion yet: name a checkpoint's folder, or run 'recap improve'")
+        found: Champion = history[-1] if name == CHAMPION else history[0]
+        return NamedCheckpoint(name, found.path / CHECKPOINT, "positive" if found.iteration > 0 else None)
+    folder = Path(name)
+    if (folder / CHECKPOINT).is_dir():
+        folder = folder / CHECKPOINT
+    if not folder.is_dir():
+        raise InputError(f"{name} is neither {CHAMPION}, {BASE} nor a checkpoint's folder")
+    return NamedCheckpoint(_short(folder), folder, _asks(folder))
+
+
+def evaluate_all(
+    checkpoints: Sequence[NamedCheckpoint], configs: Sequence[EvaluationConfig], display: ProgressDisplay
+) -> list[list[Attempt]]:
+    """Each checkpoint's attempts on its configuration's starts, one checkpoint after the other."""
+    found = []
+    for i, (checkpoint, config) in enumerate(zip(checkpoints, configs, strict=True)):
+        key = f"evaluate-{i}"
+        display.start(key, f"evaluate {checkpoint.name}")
+        found.append(evaluate(checkpoint.folder, config, progress=reporter(display, key)))
+        display.finish(key)
+    return found
+
+
+def figures(attempts: Sequence[Attempt]) -> dict[str, Any]:
+    """What one evaluation comes to, as plain JSON; ``interventions`` are per episode."""
+    found = performance(attempts)
+    return {
+        "attempts": found.attempts,
+        "successes": found.successes,
+        "success_rate": asdict(found.success_rate),
+        "successes_per_hour": asdict(found.successes_per_hour),
+        "interventions_per_episode": asdict(mean_difference([a.interventions for a in attempts])),
+        "median_success_seconds": found.median_success_seconds,
+    }
+
+
+def difference(candidate: Sequence[Attempt], reference: Sequence[Attempt]) -> dict[str, Any]:
+    """Candidate minus reference on the same starts, as plain JSON.
+
+    ``success_rate`` has Tango's interval for paired shares, ``p_value`` is one-sided (bootstrap over starts)
+    for "no more successes per hour". Raises ``InputError`` where the starts differ.
+    """
+    found = paired_difference(candidate, reference)
+    pairs = [(c.success, r.success) for c, r in zip(candidate, reference, strict=True)]
+    gained, lost = pairs.count((True, False)), pairs.count((False, True))
+    fewer = [c.interventions - r.interventions for c, r in zip(candidate, reference, strict=True)]
+    return {
+        "starts": len(pairs),
+        "gained": gained,
+        "lost": lost,
+        "success_rate": asdict(paired_share(gained, lost, len(pairs))),
+        "successes_per_hour": asdict(found.successes_per_hour),
+        "interventions_per_episode": asdict(mean_difference(fewer)),
+        "p_value": found.p_value,
+        "better": found.p_value < SIGNIFICANCE,
+    }
+
+
+def rows_of(named: Sequence[tuple[str, dict[str, Any]]]) -> list[tuple[str, ...]]:
+    """The table's rows: name, episodes, success rate, successes per hour, interventions per episode."""
+    return [
+        (
+            name,
+            str(found["attempts"]),
+            interval(found["success_rate"], 100, " %"),
+            interval(found["successes_per_hour"]),
+            interval(found["interventions_per_episode"], digits=2),
+        )
+        for name, found in named
+    ]
+
+
+HEADER = ("", "episodes", "success rate", "successes per hour", "interventions per episode")
+
+
+def difference_lines(candidate: str, reference: str, found: dict[str, Any]) -> list[str]:
+    """The comparison in words."""
+    chance = f"one-sided p {max(found['p_value'], 0.001):.3f}"
+    verdict = "better beyond chance" if found["better"] else "not shown to be better"
+    return [
+        f"{candidate} against {reference} on the same {found['starts']} starts: {verdict} ({chance})",
+        f"  solved that the other did not: {found['gained']}; the other way round: {found['lost']}",
+        f"  success rate {interval(found['success_rate'], 100, ' points', signed=True)}, "
+        f"successes per hour {interval(found['successes_per_hour'], signed=True)}",
+    ]
+
+
+def interval(
+    estimate: dict[str, float], scale: float = 1, unit: str = "", digits: int = 0, signed: bool = False
+) -> str:
+    """``value unit [low, high]``."""
+    found = Estimate(*(scale * estimate[key] for key in ("value", "low", "high")))
+    sign = "+" if signed else ""
+    value, low, high = (f"{x:{sign}.{digits}f}" for x in (found.value, found.low, found.high))
+    return f"{value}{unit} [{low}, {high}]"
+
+
+def film(
+    out: Path,
+    checkpoints: Sequence[NamedCheckpoint],
+    configs: Sequence[EvaluationConfig],
+    attempts: Sequence[Sequence[Attempt]],
+    starts: int,
+) -> None:
+    """Writes a GIF of the two checkpoints side by side on starts that show how they differ."""
+    from workflows.film_steps import film_side_by_side
+
+    with tempfile.TemporaryDirectory() as aside:
+        folders = []
+        for i, (checkpoint, done) in enumerate(zip(checkpoints, attempts, strict=True)):
+            folder = Path(aside, str(i))
+            folder.mkdir()
+            (folder / CHECKPOINT).symlink_to(checkpoint.folder.absolute())
+            write_attempts(done, folder)
+            folders.append(folder)
+        film_side_by_side(
+            Path(aside),
+            reference=folders[0],
+            candidate=folders[1],
+            reference_attempts=[folders[0]],
+            candidate_attempts=[folders[1]],
+            evaluations=[asdict(config) for config in configs],
+            labels=[checkpoint.name for checkpoint in checkpoints],
+            starts=starts,
+            progress=lambda done, total: None,
+        )
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_file(out, Path(aside, FILM_FILE).read_bytes())
+        shutil.rmtree(folders[0], ignore_errors=True)
+
+
+def tell_apart(checkpoints: Sequence[NamedCheckpoint]) -> list[NamedCheckpoint]:
+    """The same with different names, by a number where they have the same."""
+    names = [checkpoint.name for checkpoint in checkpoints]
+    if len(set(names)) == len(names):
+        return list(checkpoints)
+    return [replace(one, name=f"{one.name} ({i + 1})") for i, one in enumerate(checkpoints)]
+
+
+def _short(folder: Path) -> str:
+    """A step's ``name/key``, shortened, or the folder's own name."""
+    folder = folder.resolve()
+    if folder.name == CHECKPOINT and len(folder.parts) > 2:
+        return f"{folder.parent.parent.name}/{folder.parent.name[:8]}"
+    return folder.name
+
+
+def _asks(folder: Path) -> Indicator | None:
+    """What the checkpoint's processor asks for by itself; "positive" where it says nothing of it."""
+    try:
+        steps = json.loads((folder / "policy_preprocessor.json").read_text())["steps"]
+    except (OSError, ValueError, KeyError):
+        return "positive"  # not a checkpoint: who loads it says so
+    for step in steps:
+        absent = step.get("config", {}).get("when_absent")
+        if absent is not None:
+            return None if absent == "nothing" else absent
+    return "positive"
