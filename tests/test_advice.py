@@ -81,6 +81,9 @@ def _fault_within(command: Any, words: list[str]) -> str | None:
         if name in ("-h", "--help"):
             continue
         if name.startswith("-") and name != "-":
+            if name.startswith("--policy.") and "=" in word and command.name == "train":
+                # A field of the policy's own configuration, always said as --policy.NAME=VALUE.
+                continue
             if name not in options:
                 return f"no option {name!r} of {command.name!r}"
             if not options[name].is_flag and "=" not in word and rest:

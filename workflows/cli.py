@@ -6,6 +6,7 @@ A new command is a module in ``workflows/commands/`` and a line in :data:`COMMAN
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -30,12 +31,13 @@ COMMANDS = {
     "value": "Train the value model, score frames with it, judge it.",
     "advantages": "From values to advantages, thresholds and indicators.",
     "improve": "One turn of the loop: learn values, fine-tune, evaluate, promote, report.",
-    "policy": "Evaluate a policy, or serve it to a robot.",
+    "policy": "Train any LeRobot policy, evaluate it, or serve it to a robot.",
     "schedule": "Let the loop run by itself: when, and on what condition.",
     "report": "Where the reports are.",
     "status": "What there is, who is the champion, what to do next.",
     "rollback": "Make an earlier champion the champion again.",
     "gc": "Free the disk of what no champion needs.",
+    "sync": "Bring the workspace to an object store, and back.",
     "doctor": "Check this machine, the arm, cameras and devices.",
 }
 
@@ -123,6 +125,8 @@ def _report(error: Exception) -> int:
         return _say(f"error: {error}", 2)
     if isinstance(error, Failure):
         return _say(f"error: {error}", 1)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _say(f"error: {error}; the disk is full: see 'recap gc' and 'recap cache trim'", 1)
     return _say(f"error: {type(error).__name__}: {error} (add --debug for the traceback)", 1)
 
 

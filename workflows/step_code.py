@@ -27,8 +27,16 @@ TRAINING = (
     *_FRAMES,
     "pipeline.frame_dataset",
     "pipeline.action_statistics",
+    "pipeline.exchange.dataset_table",
+    "pipeline.lerobot_statistics",
     "pipeline.policy",
+    "pipeline.prompts",
+    "workflows.batch_sampling",
     "workflows.policy_training",
+    "workflows.policy_training_batches",
+    "workflows.policy_training_config",
+    "workflows.policy_training_loop",
+    "workflows.policy_training_state",
 )
 
 
