@@ -109,7 +109,7 @@ class LoopGraph(EvaluationGraph):
                 loop_steps.cache_frames,
                 {"image_size": self.settings.recording.image_size, "part": [k, self.parts]},
                 self._on(snapshot),
-                (*CACHE, "pipeline.frame_codec"),
+                CACHE,
                 title=self._part("decode frames", k),
             )
             for k in range(self.parts)
@@ -224,7 +224,7 @@ class LoopGraph(EvaluationGraph):
             "episode_dataset",
             value_steps.build_episode_dataset,
             inputs=self._on(snapshot),
-            code=(*DATASET, "pipeline.lerobot_files", "pipeline.lerobot_rows", "pipeline.episode_video"),
+            code=DATASET,
             title="write the episodes as a dataset",
         )
         return LoopStep(

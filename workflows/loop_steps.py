@@ -7,19 +7,20 @@ imported inside the functions: the driver only needs their names.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from workflows.array_files import read_arrays
-from workflows.snapshot_table import snapshot_table
+from workflows.snapshot_table import snapshot_outcomes, snapshot_table
 from workflows.step_files import ADVANTAGES_FILE, CHECKPOINT
 from workflows.step_resume import resume_path
 
 if TYPE_CHECKING:
     from pipeline.frame_table import FrameTable
+    from pipeline.label_snapshot import SnapshotRow
 
 Progress = Callable[[int, int], None]
 
@@ -105,10 +106,10 @@ def fine_tune_recap(
     training: dict[str, Any],
     progress: Progress,
 ) -> dict[str, Any]:
-    """Fine-tunes the base on all data, good and bad, with the advantage in the prompt (RECAP)."""
-    table, _ = snapshot_table(workspace, snapshot, image_size)
+    """Fine-tunes the base on all labelled data, good and bad, with the advantage in the prompt (RECAP)."""
+    table, rows = snapshot_table(workspace, snapshot, image_size)
     indicators = read_arrays(advantages / ADVANTAGES_FILE)["indicator"]
-    return _train(out, table, indicators, training, base, None, progress)
+    return _train(out, table, indicators, training, base, labelled_frames(table, rows), progress)
 
 
 def fine_tune_filtered(
@@ -121,15 +122,26 @@ def fine_tune_filtered(
     training: dict[str, Any],
     progress: Progress,
 ) -> dict[str, Any]:
-    """Fine-tunes the base on successful episodes and corrections only (filtered behaviour cloning)."""
+    """Fine-tunes the base on successes, and on corrections of any labelled episode (filtered BC)."""
     from pipeline.episode import Outcome, Source
     from pipeline.prompts import NONE
 
     table, rows = snapshot_table(workspace, snapshot, image_size)
     succeeded = np.array([row.outcome == Outcome.SUCCESS for row in rows])
     mask = succeeded[table.episode_index] | (table.source == Source.INTERVENTION)
+    mask &= labelled_frames(table, rows)
     indicators = np.full(len(table.episode_index), NONE, np.int8)
     return _train(out, table, indicators, training, base, mask, progress)
+
+
+def labelled_frames(table: FrameTable, rows: Sequence[SnapshotRow]) -> np.ndarray:
+    """(N,) bool: the frames of episodes that have an outcome to learn from, as in the conditioned dataset.
+
+    An episode that nobody labelled may be a failure: fine-tunes wait for people, as values do.
+    """
+    outcomes = snapshot_outcomes(rows)
+    usable = np.array([outcomes[episode_id] is not None for episode_id in table.episode_ids], dtype=bool)
+    return usable[table.episode_index]
 
 
 def evaluate_policy(

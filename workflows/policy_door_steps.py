@@ -33,16 +33,17 @@ def train_on_advantages(
     progress: Progress,
     start: Path | None = None,
 ) -> dict[str, Any]:
-    """Trains on every frame of the snapshot under the indicators of the advantages."""
+    """Trains on the frames of all labelled episodes under the indicators of the advantages."""
+    from workflows.loop_steps import labelled_frames
     from workflows.snapshot_table import snapshot_table
 
-    table, _ = snapshot_table(workspace, snapshot, image_size)
+    table, rows = snapshot_table(workspace, snapshot, image_size)
     stored = read_arrays(advantages / ADVANTAGES_FILE)
     if stored["episode_ids"].tolist() != table.episode_ids:
         from pipeline.errors import InputError
 
         raise InputError(f"{advantages} is of other episodes than {snapshot}: run 'recap advantages' again")
-    return _train(out, table, stored["indicator"], training, start, progress)
+    return _train(out, table, stored["indicator"], training, start, progress, labelled_frames(table, rows))
 
 
 def train_on_dataset(
@@ -68,6 +69,7 @@ def _train(
     training: dict[str, Any],
     start: Path | None,
     progress: Progress,
+    mask: np.ndarray | None = None,
 ) -> dict[str, Any]:
     from pipeline.policy.new_policy import PATH, fits, table_facts
     from workflows.policy_training import PolicyTrainingConfig, train_policy
@@ -83,6 +85,7 @@ def _train(
         PolicyTrainingConfig(**training),
         start,
         out / CHECKPOINT,
+        frame_mask=mask,
         progress=lambda step, total, _: progress(step, total),
         # The store removes it when the step is published.
         resume=resume_path(out.parent.parent, step_key(out)),

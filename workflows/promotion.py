@@ -15,7 +15,7 @@ starts (one look at 200: 100 %); 567 against 453 in 81 %, after 125 (87 %); 519 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from pipeline.errors import InputError
@@ -154,6 +154,19 @@ def verdict_of_look(
     if standing.chance is not None and standing.chance < rule.least_chance:
         return NO_USE
     return NOT_BETTER if last else GO_ON
+
+
+def compared(
+    attempts: Mapping[str, list[Attempt]], candidate: str, reference: str, decision: Decision
+) -> dict[str, PairedDifference]:
+    """The candidate against each other policy; against ``reference`` it is better as the decision says."""
+    found = {
+        name: paired_difference(attempts[candidate], others)
+        for name, others in attempts.items()
+        if name != candidate
+    }
+    found[reference] = as_decided(found[reference], decision)
+    return found
 
 
 def as_decided(difference: PairedDifference, decision: Decision) -> PairedDifference:

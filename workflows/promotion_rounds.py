@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from workflows.comparison import Attempt, PairedDifference, paired_difference
+from workflows.comparison import Attempt
 from workflows.evaluation import read_attempts
 from workflows.evaluation_graph import CANDIDATE, EvaluationGraph, TurnSteps
-from workflows.promotion import Verdict, as_decided, judge
+from workflows.promotion import Verdict, judge
 from workflows.report_graph import Decision
 from workflows.settings import LoopSettings
 from workflows.step_store import StepResult
@@ -44,16 +44,3 @@ def attempts_of(turn: TurnSteps, results: Mapping[str, StepResult]) -> dict[str,
         name: read_attempts(*(results[part.key].path for part in parts))
         for name, parts in turn.evaluations.items()
     }
-
-
-def compared(
-    attempts: Mapping[str, list[Attempt]], reference: str, decision: Decision
-) -> dict[str, PairedDifference]:
-    """The candidate against each other policy; against ``reference`` it is better as the decision says."""
-    found = {
-        name: paired_difference(attempts[CANDIDATE], others)
-        for name, others in attempts.items()
-        if name != CANDIDATE
-    }
-    found[reference] = as_decided(found[reference], decision)
-    return found

@@ -15,9 +15,9 @@ from pipeline.label_snapshot import SnapshotRow, read_snapshot
 from pipeline.workspace import Workspace
 from value_model.advantages import Reason
 from value_model.training_curves import CURVES_NAME, read_curves
-from workflows.comparison import Attempt, PairedDifference, Performance, paired_difference, performance
+from workflows.comparison import Attempt, Performance, performance
 from workflows.evaluation import read_attempts
-from workflows.promotion import as_decided
+from workflows.promotion import compared
 from workflows.report import (
     FRAME_COLUMNS,
     ReportData,
@@ -92,7 +92,10 @@ def write_iteration_report(
         performances={name: performance(found) for name, found in attempts.items()},
         candidate=candidate,
         reference=reference,
-        differences=_differences(attempts, candidate, reference, decided),
+        differences={
+            f"{candidate} vs {name}": difference
+            for name, difference in compared(attempts, candidate, reference, decided).items()
+        },
         promoted=decided.promoted,
         decision=decided.reason,
         rule=decided.rule,
@@ -179,19 +182,6 @@ def frame_rows(rows: Sequence[SnapshotRow], advantages: Path) -> pd.DataFrame:
         part["outcome"] = row.outcome
         parts.append(part)
     return pd.concat(parts, ignore_index=True)[list(FRAME_COLUMNS)]
-
-
-def _differences(
-    attempts: Mapping[str, list[Attempt]], candidate: str, reference: str, decided: Decision
-) -> dict[str, PairedDifference]:
-    """The candidate against every other policy; against its reference as the decision's own test has it."""
-    found = {
-        name: paired_difference(attempts[candidate], others)
-        for name, others in attempts.items()
-        if name != candidate
-    }
-    found[reference] = as_decided(found[reference], decided)
-    return {f"{candidate} vs {name}": difference for name, difference in found.items()}
 
 
 def _by_task(

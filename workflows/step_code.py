@@ -8,6 +8,7 @@ from __future__ import annotations
 
 CACHE = (
     "pipeline.frame_cache",
+    "pipeline.frame_codec",
     "pipeline.verified_frames",
     "pipeline.mapped_arrays",
     "pipeline.cache_layout",
@@ -17,17 +18,31 @@ DATASET = (
     "pipeline.dataset_folder",
     "pipeline.dataset_selection",
     "pipeline.lerobot_statistics",
+    "pipeline.lerobot_files",
+    "pipeline.lerobot_rows",
+    "pipeline.episode_video",
+    "pipeline.exchange.action_spaces",
+    "pipeline.exchange.rotations",
+    "pipeline.frame_codec",
+    "pipeline.gen3_kinematics",
+    "pipeline.verified_frames",
 )
 
 _FRAMES = ("pipeline.frame_table", *CACHE)
-_ARM = ("collectors", "pipeline.gen3_kinematics", "pipeline.policy")
+_ARM = ("collectors", "pipeline.gen3_kinematics", "pipeline.policy", "pipeline.prompts")
+# Which frames there are of the frozen labels, and what outcome each episode had.
+_LABELLED = ("value_model.returns", "workflows.snapshot_table")
 
-COLLECTING = (*_ARM, "pipeline.episode", "pipeline.episode_writer")
+COLLECTING = (*_ARM, "pipeline.episode", "pipeline.episode_writer", "pipeline.frame_codec")
 TRAINING = (
     *_FRAMES,
+    *_LABELLED,
     "pipeline.frame_dataset",
     "pipeline.action_statistics",
+    "pipeline.exchange.action_spaces",
     "pipeline.exchange.dataset_table",
+    "pipeline.exchange.rotations",
+    "pipeline.gen3_kinematics",
     "pipeline.lerobot_statistics",
     "pipeline.policy",
     "pipeline.prompts",
@@ -75,14 +90,17 @@ VALUE_TRAINING = (
         "training_state",
     ),
     *_FRAMES,
+    *_LABELLED,
+    "workflows.value_training",
 )
 # What decides the values that given models give to given frames; the name of a scoring run follows from it.
 SCORING = (
     *_NETWORKS,
     *_value_model("checkpoint", "frame_feed", "inputs", "scoring", "scoring_models", "scoring_pass"),
     "pipeline.stored_frames",
-    "pipeline.frame_codec",
+    "pipeline.frame_scores",
     *CACHE,
+    "workflows.scoring_worker",
 )
 ADVANTAGES = (
     *_NETWORKS,
@@ -99,6 +117,7 @@ ADVANTAGES = (
         "returns",
         "thumbnails",
     ),
+    "pipeline.prompts",
     "workflows.rival_values",
     *_FRAMES,
 )

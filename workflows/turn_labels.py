@@ -53,6 +53,19 @@ def label_simulated(workspace: Workspace, episode_ids: Sequence[str]) -> int:
     return label_from_notes(workspace, episode_ids, {e.id: e.info.task for e in entries})
 
 
+def waiting_for_labels(workspace: Workspace, episode_ids: Sequence[str]) -> str:
+    """One line where episodes have no label yet; empty where all have one."""
+    if not workspace.labels_path.exists():
+        return ""
+    with LabelStore(workspace.labels_path) as store:
+        labelled = store.current()
+    waiting = sum(episode_id not in labelled for episode_id in episode_ids)
+    if not waiting:
+        return ""
+    some = "1 episode has" if waiting == 1 else f"{waiting} episodes have"
+    return f"{some} no label: nothing is learnt from what nobody labelled, see 'recap label'"
+
+
 def require_both_outcomes(snapshot: Snapshot) -> None:
     """A value model needs successes and failures; says which are missing."""
     found = {row.outcome for row in snapshot.rows}

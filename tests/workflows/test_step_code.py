@@ -1,4 +1,4 @@
-"""The lists of modules in a step's key: whatever of the value model decides a result is on them."""
+"""The lists of modules in a step's key: whatever decides a result is on them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 import value_model
+from workflows import step_code
 from workflows.step_code import ADVANTAGES, SCORING, VALUE_TRAINING
 
 ROOT = Path(value_model.__file__).parent
+REPOSITORY = ROOT.parent
 
 
 def imported_from(*names: str, without: tuple[str, ...] = ()) -> set[str]:
@@ -50,3 +52,130 @@ def test_what_only_judges_is_not() -> None:
     assert "gate_values" in gate
     for name in gate:
         assert f"value_model.{name}" not in {*VALUE_TRAINING, *SCORING, *ADVANTAGES}
+
+
+OURS = ("pipeline", "collectors", "value_model", "workflows")
+# Modules that only read, write, check or guard what is stored in a format with a version of its own, or say
+# where things are and how much of the machine is used: they decide no result.
+HARMLESS = {
+    *(
+        f"pipeline.{name}"
+        for name in (
+            "atomic_folder",
+            "durable_files",
+            "errors",
+            "file_lock",
+            "guarded_child",
+            "guarded_reading",
+            "object_store",
+            "quarantine",
+            "resume_state",
+            "workspace",
+        )
+    ),
+    *(
+        f"workflows.{name}"
+        for name in (
+            "array_files",
+            "available_memory",
+            "cluster_place",
+            "comparison",
+            "gpu_share",
+            "json_documents",
+            "local_ray",
+            "step_files",
+            "step_recipe",
+            "step_result",
+            "value_ensemble",
+        )
+    ),
+}
+# Families of the same kind: episode files, labels, a site's own facts.
+HARMLESS_FAMILIES = ("pipeline.episode_", "pipeline.label_", "pipeline.labels", "pipeline.site_")
+# The columns of an episode, and how scores are kept: of the formats, too.
+HARMLESS |= {"pipeline.episode", "pipeline.frame_scores"}
+
+
+def source(module: str) -> Path | None:
+    """The file of one of our modules, or of a package."""
+    for path in (
+        REPOSITORY / f"{module.replace('.', '/')}.py",
+        REPOSITORY / module.replace(".", "/") / "__init__.py",
+    ):
+        if path.exists():
+            return path
+    return None
+
+
+def imports_of(path: Path) -> set[str]:
+    """Our modules that a file imports, inside functions too, but not for type checkers alone."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = [ast.Pass()]
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in OURS:
+            module = str(node.module)
+            within = {f"{module}.{alias.name}" for alias in node.names if source(f"{module}.{alias.name}")}
+            found |= within or {module}
+    return found
+
+
+def everything_imported(*entries: str) -> set[str]:
+    """These modules, and all of ours that they import, directly or not; not beyond the harmless ones."""
+    found: set[str] = set()
+    waiting = list(entries)
+    while waiting:
+        module = waiting.pop()
+        path = source(module)
+        if module in found or is_harmless(module) or path is None:
+            continue
+        found.add(module)
+        waiting.extend(imports_of(path))
+    return found
+
+
+def is_harmless(module: str) -> bool:
+    """Whether the module decides no result."""
+    return module in HARMLESS or module.startswith(HARMLESS_FAMILIES)
+
+
+@pytest.mark.parametrize(
+    ("named", "entries"),
+    [
+        (step_code.CACHE, ("pipeline.frame_cache",)),
+        (step_code.DATASET, ("pipeline.lerobot_dataset",)),
+        (step_code.COLLECTING, ("collectors.simulated_sessions",)),
+        (step_code.TRAINING, ("workflows.policy_training", "workflows.snapshot_table")),
+        (step_code.EVALUATING, ("workflows.evaluation",)),
+        (VALUE_TRAINING, ("workflows.value_training", "workflows.snapshot_table")),
+        (SCORING, ("workflows.scoring_worker",)),
+        (ADVANTAGES, ("value_model.advantages", "workflows.rival_values")),
+    ],
+    ids=[
+        "cache",
+        "dataset",
+        "collecting",
+        "training",
+        "evaluating",
+        "value training",
+        "scoring",
+        "advantages",
+    ],
+)
+def test_whatever_else_a_step_runs_is_in_its_key_or_named_as_harmless(
+    named: tuple[str, ...], entries: tuple[str, ...]
+) -> None:
+    missing = {
+        module
+        for module in everything_imported(*entries)
+        if not any(module == name or module.startswith(f"{name}.") for name in named)
+    }
+    # Scoring is of stored frames: the table and what labels make of them are imported beside it.
+    beside = {"pipeline.frame_table", "value_model.returns"} if named is SCORING else set()
+    assert missing == beside
+
+
+def test_what_is_named_as_harmless_exists() -> None:
+    assert [module for module in sorted(HARMLESS) if source(module) is None] == []

@@ -61,6 +61,7 @@ def improve(
     from workflows.settings import FULL, QUICK, resized, settings_from_site
     from workflows.steps import StepRunner
     from workflows.summary import gate_lines, turn_summary
+    from workflows.turn_labels import waiting_for_labels
     from workflows.value_gate import GateClosed
 
     cluster = cluster_address(ray_address)
@@ -77,6 +78,8 @@ def improve(
         value_steps=value_steps,
         starts=starts,
     )
+    if waiting := waiting_for_labels(found, [entry.id for entry in entries]):
+        print(waiting)
     if dry_run:
         for line in told(found, settings, entries, accept_values=accept_values):
             print(line)
