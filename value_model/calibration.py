@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from pipeline.episode import Outcome, Source
 from pipeline.errors import InputError
@@ -200,6 +199,9 @@ def rank_correlations(table: FrameTable, values: np.ndarray, outcomes: Outcomes)
     ``None`` where either does not vary; a task without a success is left out. In seconds, so that
     episodes recorded at different rates may be ranked together.
     """
+    # Loads for most of a second, and every driver imports this module.
+    from scipy.stats import spearmanr
+
     won = np.array([o == Outcome.SUCCESS for o in episode_outcomes(table, outcomes)], dtype=bool)
     lengths, rates = np.asarray(table.lengths), np.asarray(table.rates)
     left = (lengths[table.episode_index] - 1 - table.frame_index) / rates[table.episode_index]

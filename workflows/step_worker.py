@@ -10,6 +10,7 @@ from workflows.cluster_place import require_code, require_place
 from workflows.local_ray import THREAD_SETTINGS, die_with_parent
 from workflows.progress import ProgressFile
 from workflows.step_faults import persistently
+from workflows.step_imports import load_first
 from workflows.step_store import StepCall, StepStore
 
 if TYPE_CHECKING:  # only where a workspace has one
@@ -31,6 +32,7 @@ def run_step(call: StepCall, remote: RemoteWorkspace | None, *_upstream: bool) -
     if "torch" in sys.modules:
         # A reused worker has read the environment long ago.
         sys.modules["torch"].set_num_threads(threads)
+    load_first(call.name)
 
     def attempt() -> bool:
         here = remote.bring(call) if remote is not None else call

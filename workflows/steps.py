@@ -1,7 +1,8 @@
 """Runs durable steps as Ray tasks; Ray is imported only when something must be computed.
 
 A driver asks for steps; those published already come back at once, the others run, each as soon as its
-inputs are there, as many at a time as there are cores. A worker process that dies is replaced up to
+inputs are there, as many at a time as there are cores. A few short ones alone run in the driver itself, which
+takes less time than starting Ray (:mod:`workflows.step_inline`). A worker process that dies is replaced up to
 twice, and an I/O error that may pass is waited out (:mod:`workflows.step_faults`); whatever else a step's
 function raises is not retried, nor is a step that exceeded its time: it would again, and a night is short.
 One driver at a time works in a workspace, and only the driver has side effects outside ``steps/``. When
@@ -34,9 +35,11 @@ from workflows.local_ray import (
 from workflows.progress import ProgressDisplay, progress_display, read_progress
 from workflows.remote_config import remote_section
 from workflows.step_faults import in_one_line
+from workflows.step_inline import compute_here
 from workflows.step_recipe import Step
 from workflows.step_requirements import cores_for, require_resources
 from workflows.step_store import StepResult, StepStore
+from workflows.step_words import joined, lost, took_too_long
 from workflows.step_worker import run_step
 
 if TYPE_CHECKING:  # for clusters only
@@ -82,12 +85,16 @@ class StepRunner:
         num_cpus: int | None = None,
         *,
         cluster: str | None = None,
+        inline: bool = False,
     ) -> None:
         """``display`` shows progress (default: bars or lines on standard error).
 
         ``num_cpus``: the cores of a Ray of this machine's own, default all. ``cluster``: ``HOST:PORT`` of a
-        Ray cluster to compute on in its place, or ``auto``; see :mod:`workflows.cluster`.
+        Ray cluster to compute on in its place, or ``auto``; see :mod:`workflows.cluster`. ``inline``: steps
+        run in this process, when they are waited for, one after the other, and no time-out applies.
         """
+        if inline and cluster is not None:
+            raise ValueError(f"steps run in this process or on the cluster {cluster}, not both")
         self.store = StepStore(workspace.steps)
         self.computed: list[StepResult] = []
         self.reused: list[StepResult] = []
@@ -95,7 +102,9 @@ class StepRunner:
         self._display = display if display is not None else progress_display()
         self._num_cpus = num_cpus or available_cpus()
         self._address = cluster
+        self._inline = inline
         self._cluster: Cluster | None = None
+        self._own_ray = False
         self._remote: RemoteWorkspace | None = None
         self._pending: dict[tuple[str, str], PendingStep] = {}
         self._resources = ExitStack()
@@ -145,7 +154,8 @@ class StepRunner:
                 self.reused.append(pending.finished)
             else:
                 upstream = [self.submit(needed) for needed in step.upstream()]
-                pending.reference = self._start(step, [p.reference for p in upstream if not p.finished])
+                if not self._inline:
+                    pending.reference = self._start(step, [p.reference for p in upstream if not p.finished])
             self._pending[address] = pending
         return self._pending[address]
 
@@ -159,11 +169,16 @@ class StepRunner:
     def wait_for(self, wanted: PendingStep) -> None:
         """Shows progress until ``wanted`` is published; raises as soon as any step fails."""
         while wanted.finished is None:
+            waiting_for = [pending for pending in self._pending.values() if pending.finished is None]
+            if wanted not in waiting_for:
+                raise Failure(f"step {wanted.step.name} was given up after another had failed")
+            if self._inline:
+                # The first: what a step needs was asked for before it.
+                self._compute_here(waiting_for[0])
+                continue
             import ray
 
-            running = {p.reference: p for p in self._pending.values() if p.finished is None}
-            if wanted.reference not in running:
-                raise Failure(f"step {wanted.step.name} was given up after another had failed")
+            running = {pending.reference: pending for pending in waiting_for}
             references = list(running)
             if self._cluster is not None:
                 self._cluster.require_head()
@@ -175,6 +190,14 @@ class StepRunner:
                 self._watched = time.monotonic()
                 for reference in waiting:
                     self._watch(running[reference])
+
+    def _compute_here(self, pending: PendingStep) -> None:
+        try:
+            computed_now = compute_here(pending.step, self.store, self._display)
+        except Exception as error:
+            self._pending.clear()
+            raise in_one_line(pending.step.name, error) from error
+        self._finish(pending, computed_now)
 
     def start_ray(self) -> None:
         """Starts Ray, or joins the cluster, unless this process has one; steps that must run do that, too.
@@ -191,15 +214,11 @@ class StepRunner:
             self._cluster = self._resources.enter_context(
                 ray_cluster(self._address, self._workspace, shared=self._remote is None)
             )
-            there = self._cluster.machines()
-            cores = sum(machine.get("CPU", 0.0) for machine in there)
-            self._display.say(
-                f"joined the Ray cluster at {self._cluster.address}: {_number(len(there), 'machine')}, "
-                f"{_number(cores, 'core')}"
-            )
+            self._display.say(joined(self._cluster.address, self._cluster.machines()))
             return
         self._display.say(f"starting Ray on {self._num_cpus} cores")
         self._resources.enter_context(local_ray(self._num_cpus))
+        self._own_ray = True
         record_processes(self._lock)
 
     def _start(self, step: Step, upstream: list[Any]) -> Any:
@@ -236,11 +255,7 @@ class StepRunner:
             pending.began = now
         if step.timeout_s is not None and now - pending.began > step.timeout_s:
             self._end(pending)
-            at = f" at {progress[0]} of {progress[1]}" if progress[1] else ""
-            raise Failure(
-                f"step {step.name} took longer than the {step.timeout_s:g} s that it may: its process was "
-                f"ended{at}; it is not tried again"
-            )
+            raise took_too_long(step, progress)
         if not pending.shown:
             pending.shown = True
             self._display.start(step.key, step.title or step.name)
@@ -268,17 +283,15 @@ class StepRunner:
             raise in_one_line(name, getattr(error, "cause", None) or error) from error
         except RayError as error:
             self._pending.clear()
-            raise Failure(
-                f"step {name}: its process was lost {LOST_WORKER_RETRIES + 1} times "
-                f"({type(error).__name__}); is there enough memory?"
-            ) from error
-        pending.finished = self._find(pending.step)
-        if pending.finished is None:
-            raise Failure(f"step {name}: {self.store.path(pending.step)} was removed while it was in use")
-        (self.computed if computed_now else self.reused).append(pending.finished)
+            raise lost(name, error, own_ray=self._own_ray) from error
+        self._finish(pending, computed_now)
         if pending.shown:
             self._display.finish(pending.step.key)
 
-
-def _number(number: float, word: str) -> str:
-    return f"{number:g} {word}{'' if number == 1 else 's'}"
+    def _finish(self, pending: PendingStep, computed_now: bool) -> None:
+        """Notes the result of a step that has ended."""
+        pending.finished = self._find(pending.step)
+        if pending.finished is None:
+            name = pending.step.name
+            raise Failure(f"step {name}: {self.store.path(pending.step)} was removed while it was in use")
+        (self.computed if computed_now else self.reused).append(pending.finished)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,6 @@ from pipeline.workspace import Workspace
 from tests.workflows.judgements import newest_judgements
 from tests.workflows.scoring_workspace import TASKS, make_ensemble, make_workspace
 from workflows.cli import main
-from workflows.local_ray import local_ray
 from workflows.step_store import StepStore
 from workflows.value_check import check_values
 from workflows.value_ensemble import save_ensemble
@@ -28,12 +26,6 @@ from workflows.value_steps import episode_columns
 
 # Different lengths for each (task, source): otherwise two episodes would have the same frames.
 LENGTHS = [20 + i for i in range(16)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ray_here() -> Iterator[None]:
-    with local_ray(2):
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ from workflows.progress import LineDisplay
 from workflows.step_faults import in_one_line, may_pass, persistently
 from workflows.step_recipe import ExternalInput, Step
 from workflows.step_store import StepStore
+from workflows.step_words import lost, node_lives
 from workflows.steps import StepRunner, local_ray
 
 ROOT = Path(__file__).parents[2]
@@ -225,6 +226,31 @@ def _kill_at(workspace: Path, pattern: str, delay_s: float) -> list[psutil.Proce
     driver.kill()
     driver.communicate()
     return tree
+
+
+def test_the_end_of_ray_itself_is_not_taken_for_the_end_of_a_worker(tmp_path: Path) -> None:
+    """A real driver whose Ray node is killed within a step; the same command then goes on."""
+    command = [sys.executable, "-m", "tests.workflows.kill_driver", str(tmp_path), "4.0"]
+    driver = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 90
+    while not list(tmp_path.glob("steps/noise/.*.partial")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert node_lives(driver.pid)
+    (node,) = [child for child in psutil.Process(driver.pid).children() if child.name() == "raylet"]
+    node.kill()
+    _, said = driver.communicate(timeout=120)
+    assert driver.returncode == 1
+    told = [line for line in said.splitlines() if line.startswith("pipeline.errors.Failure: step noise")][-1]
+    assert "Ray itself was ended on this machine" in told and "the same command goes on" in told
+    assert "lost" not in told
+    again = _drive(tmp_path, 0.0)
+    assert again.communicate(timeout=120)[0].startswith("computed 4")
+
+
+def test_a_worker_lost_too_often_is_told_as_that_while_ray_lives(runner: StepRunner) -> None:
+    runner.run(noise(4))
+    for own_ray in (False, True):
+        assert "process was lost 3 times (RuntimeError)" in str(lost("x", RuntimeError(), own_ray=own_ray))
 
 
 def test_a_driver_killed_at_random_moments_continues_and_repeats_nothing(tmp_path: Path) -> None:

@@ -112,7 +112,8 @@ def _compute(
     from workflows.value_graph import ValueGraph, trained_models
 
     graph = ValueGraph(found, settings)
-    with StepRunner(found) as runner:
+    # Done before Ray would have started. Where there is much to score, that starts its own workers.
+    with StepRunner(found, inline=True) as runner:
         members = trained_models(runner.store, ensemble)
         scoring = graph.score_values(snapshot, members, ensemble.training)
         labelling = graph.advantages(snapshot, scoring, ensemble.training)

@@ -1,0 +1,32 @@
+"""What workers import before a step begins exists, and is of steps that exist."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import workflows
+from workflows.step_imports import FIRST
+
+ROOT = Path(workflows.__file__).parent
+
+
+def test_steps_and_modules_exist() -> None:
+    named = "".join(path.read_text() for path in ROOT.glob("*graph*.py"))
+    named += (ROOT / "policy_door.py").read_text()
+    assert [name for name in FIRST if not re.search(rf'"{name}"', named)] == []
+    modules = {module for first in FIRST.values() for module in first}
+    assert [module for module in modules if importlib.util.find_spec(module) is None] == []
+
+
+def test_an_evaluation_has_its_policy_loaded_and_a_light_step_loads_nothing() -> None:
+    script = (
+        "import sys; from workflows.step_imports import load_first; load_first('cache_frames'); "
+        "light = 'torch' in sys.modules; load_first('evaluate'); "
+        "print(light, 'torch' in sys.modules, 'pipeline.policy.runner' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True", "True"]
