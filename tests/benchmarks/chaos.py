@@ -9,9 +9,9 @@ without the durations that it tells), episodes, labels, snapshots, links. And no
 damaged or left over.
 
 ``undisturbed_work_s`` and ``disturbed_work_s`` are the seconds of a core that worker processes had for steps,
-killed attempts and the imports of each new process included, measured in both runs from outside
-(:mod:`tests.benchmarks.chaos_watch`); ``recomputation`` is their ratio. What passes while no step is at work,
-Python and Ray starting above all, is no work and is told apart. The last line is one JSON object.
+killed attempts included, measured in both runs from outside (:mod:`tests.benchmarks.chaos_watch`);
+``recomputation`` is their ratio. Python, Ray and worker processes that start (imports) are no work; what passes
+while no step is at work is told apart. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Sizes:
         ]
 
 
-FULL = Sizes(demonstrations=30, rollouts=30, policy_steps=2000, value_steps=800, starts=200)
+FULL = Sizes(demonstrations=20, rollouts=20, policy_steps=1500, value_steps=600, starts=120)
 QUICK = Sizes(demonstrations=6, rollouts=4, policy_steps=120, value_steps=60, starts=10)
 
 
