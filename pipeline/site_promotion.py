@@ -17,14 +17,19 @@ What is not said stays as the command has it.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import InputError
 
+LEAST_SIGNIFICANCE = 1e-4
+"""The smallest error that the test's 10,000 paths (the results and 9,999 swaps) resolve: one of them."""
+
 _SHARES = ("success_loss", "task_success_loss")
-_CHANCES = {"significance": "above 0 and below 0.5", "least_chance": "from 0 to below 0.5"}
+_CHANCES = {
+    "significance": "from 0.0001 (the least that the test's 10,000 paths resolve) to below 0.5",
+    "least_chance": "from 0 to below 0.5",
+}
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class PromotionSection:
             if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 2):
                 raise InputError(f"promotion.{name} must be a whole number, 2 or more, not {number!r}")
         for name, where in _CHANCES.items():
-            least = 0.0 if name == "least_chance" else math.ulp(0.0)
+            least = 0.0 if name == "least_chance" else LEAST_SIGNIFICANCE
             _require(name, getattr(self, name), least, 0.5, f"a number {where}", open_end=True)
         for name in _SHARES:
             _require(name, getattr(self, name), 0.0, 1.0, "a share from 0 to 1")

@@ -6,9 +6,9 @@ annotator labels what was recorded, and a turn of the loop is run over everythin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from workflows.improvement import Loop, TurnResult, improve, known_base, run_demo
+from workflows.improvement import Loop, TurnResult, improve, known_base, record, run_demo
 from workflows.ledger import Champion, Ledger
 from workflows.step_recipe import Step
 from workflows.step_result import StepResult
@@ -32,7 +32,7 @@ def run_iterations(
     episodes = _demo_episodes(loop, base)
     for number in range(2, iterations + 1):
         champion = standing_after(loop.ledger, result.iteration)
-        recorded = _recorded(loop, champion_rollouts(loop, champion, number))
+        recorded = record(loop, champion_rollouts(loop, champion, number))
         label_simulated(loop.workspace, recorded)
         episodes += recorded
         result = improve(loop, episodes, base)
@@ -61,15 +61,10 @@ def champion_rollouts(loop: Loop, champion: Champion, number: int) -> list[Step]
 def _demo_episodes(loop: Loop, base: StepResult) -> list[str]:
     """What :func:`run_demo` recorded: its steps are finished."""
     graph, recording = loop.graph, loop.settings.recording
-    return _recorded(
+    return record(
         loop,
         graph.demonstrations("skilled", recording.skilled_demonstrations)
         + graph.demonstrations("sloppy", recording.sloppy_demonstrations)
         + graph.rollouts("observer", recording.autonomous_rollouts, base)
         + graph.rollouts("supervisor", recording.supervised_rollouts, base),
     )
-
-
-def _recorded(loop: Loop, steps: Sequence[Step]) -> list[str]:
-    results = loop.runner.run_all(steps)
-    return sorted(episode for result in results for episode in result.result["episodes"])

@@ -21,6 +21,7 @@ from workflows.label_loss import require_labels_not_lost
 from workflows.ledger import Ledger
 from workflows.loop_graph import CANDIDATE, LoopGraph, TurnSteps
 from workflows.promotion_rounds import attempts_of, judged
+from workflows.promotion_standing import plan_turn
 from workflows.report_graph import Decision, report_step, values_report_step
 from workflows.settings import LoopSettings
 from workflows.step_explanation import PlannedStep, plan
@@ -65,8 +66,7 @@ class _Turn:
         base, steps = self._base(store, ledger, graph, entries)
         snapshot = self._frozen([entry.id for entry in entries])
         require_both_outcomes(snapshot)
-        turn = graph.turn(snapshot, base)
-        iteration = ledger.iteration_of(turn.recap.key)
+        graph, turn, iteration, stands = plan_turn(graph, self.workspace, ledger, snapshot, base)
         reference = add_champion(graph, store, ledger, turn, base, iteration)
         gate = self._gate(store, turn)
         closed = gate is not None and not gate.goes_on
@@ -75,7 +75,13 @@ class _Turn:
             steps += [*turn.cache, *turn.members, turn.scores, turn.advantages, turn.gate, page]
         else:
             steps += turn.all()
-        decision = None if closed else self._decided(store, graph, turn, reference, steps)
+        decision = (
+            None
+            if closed
+            else self._decided(
+                store, graph, turn, reference, steps, stands.decision if stands is not None else None
+            )
+        )
         planned = plan(store, steps)
         whole = gate is not None and decision is not None
         if gate is not None and decision is not None:
@@ -85,12 +91,14 @@ class _Turn:
             planned = plan(store, [*steps, page])
         noted = any(one.candidate == turn.recap.key for one in ledger.iterations())
         yield f"iteration {iteration}, {len(snapshot.rows)} episodes; to be beaten: {reference}"
+        if stands is not None:
+            yield stands.words()
         yield from self._told(store, planned, snapshot)
         if closed and gate is not None:
             failed = ", ".join(check.name for check in gate.report.of("fail"))
             yield f"the gate is closed ({failed}): nothing is fine-tuned, see 'recap value check'"
         elif not whole:
-            yield from self._rounds(turn)
+            yield from self._rounds(graph, turn)
             yield "then: the report and, where a policy is new, the film"
             if gate is None and not self.settings.quick and not self.accept_values:
                 yield "where the gate finds that the values cannot be trusted, it stops after judge_values"
@@ -98,23 +106,32 @@ class _Turn:
             yield "then: the turn is noted in runs.sqlite"
 
     def _decided(
-        self, store: StepStore, graph: LoopGraph, turn: TurnSteps, reference: str, steps: list[Step]
+        self,
+        store: StepStore,
+        graph: LoopGraph,
+        turn: TurnSteps,
+        reference: str,
+        steps: list[Step],
+        stands: Decision | None,
     ) -> Decision | None:
         """The decision where everything is there; adds to ``turn`` and ``steps`` the rounds that it takes."""
         while True:
             found = {step.key: done for step in steps if (done := store.find(step)) is not None}
             if len(found) < len({step.key for step in steps}):
                 return None
+            if stands is not None:
+                return stands
             verdict = judged(self.settings, attempts_of(turn, found), reference)
             if not verdict.is_open:
                 return verdict.decision()
             steps += graph.add_round(turn)
 
-    def _rounds(self, turn: TurnSteps) -> Iterator[str]:
+    def _rounds(self, graph: LoopGraph, turn: TurnSteps) -> Iterator[str]:
         """Which round the evaluations are at, where there may be more."""
-        ends = self.settings.promotion.rounds(self.settings.evaluation_starts)
+        rule, most = graph.settings.promotion, graph.settings.evaluation_starts
+        ends = rule.rounds(most)
         planned = turn.evaluations[CANDIDATE][-1].parameters["evaluation"]["starts"]
-        if self.settings.promotion.stop_early and planned < ends[-1]:
+        if rule.stop_early and planned < ends[-1]:
             k = ends.index(planned)
             starts = planned - [0, *ends][k]
             yield (

@@ -27,6 +27,7 @@ from workflows.lineage import LineageStep, trace
 from workflows.rollback import standing
 from workflows.step_files import JUDGEMENT
 from workflows.step_recipe import Keyed, StepAddress
+from workflows.step_resume import FOLDER
 from workflows.step_store import StepStore
 from workflows.value_models_in_use import read_value_models
 
@@ -36,8 +37,6 @@ TRASH = ".trash"
 
 # Steps that tell what came of policies and values; small.
 _TELLING = ("evaluate", JUDGEMENT)
-RESUMED = ".resume"
-"""Below ``steps/``: states of value trainings that were interrupted, by the key of their step."""
 
 _SCORES = "scores"
 _OF_ITERATION = re.compile(r"iteration-(\d+)(\.html)?")  # the links that the loop makes
@@ -59,7 +58,7 @@ WHY = {
     "steps": "neither a kept champion nor the last iteration came from them",
     "unfinished steps": "left by killed processes",
     "scoring runs": "scores of models that are not in use; can be computed again",
-    "training left-overs": "of value models whose training was given up before the last iteration",
+    "training left-overs": "of steps that were given up before the last iteration",
     "dataset links": "lead to steps that go",
     "trash": "left by a 'recap gc' that was killed",
 }
@@ -197,7 +196,7 @@ def _scoring_runs(
 
 
 def _training_left_overs(store: StepStore, last: Iteration | None) -> Iterator[Garbage]:
-    for path in sorted((store.root / RESUMED).glob("[!.]*")):
+    for path in sorted((store.root / FOLDER).glob("[!.]*")):
         if _before(path, last):
             yield _garbage("training left-overs", path)
 

@@ -17,8 +17,10 @@ from pipeline.label_snapshot import Snapshot
 from pipeline.workspace import Workspace
 from workflows.comparison import PairedDifference, Performance, performance
 from workflows.ledger import Champion, Ledger
-from workflows.loop_graph import BASE, CHAMPION, LoopGraph, TurnSteps
-from workflows.promotion_rounds import attempts_of, compared, evaluate_until_decided
+from workflows.loop_graph import BASE, CANDIDATE, CHAMPION, LoopGraph, TurnSteps
+from workflows.promotion import compared
+from workflows.promotion_rounds import attempts_of, evaluate_until_decided
+from workflows.promotion_standing import StandingDecision, plan_turn
 from workflows.report_graph import Decision, report_step, values_report_step
 from workflows.report_iterations import write_iterations_report
 from workflows.settings import LoopSettings
@@ -36,6 +38,7 @@ from workflows.value_graph import AnyStep
 class TurnResult:
     """What one turn of the loop gave; ``candidate`` is its key, ``champion`` who holds after it.
 
+    ``round_starts`` is how long the rounds of the evaluation were. ``stands``: the decision was made before.
     ``history`` is the page over all iterations; ``history_fault`` why it could not be written.
     """
 
@@ -50,6 +53,8 @@ class TurnResult:
     checkpoint: Path
     candidate: str
     champion: Champion | None = None
+    round_starts: int | None = None
+    stands: StandingDecision | None = None
     history: Path | None = None
     history_fault: str = ""
 
@@ -76,14 +81,14 @@ class Loop:
 def run_demo(loop: Loop) -> TurnResult:
     """Everything, people included: demonstrations, a base policy, rollouts with corrections, one turn."""
     graph, recording = loop.graph, loop.settings.recording
-    demonstrations = _record(
+    demonstrations = record(
         loop,
         graph.demonstrations("skilled", recording.skilled_demonstrations)
         + graph.demonstrations("sloppy", recording.sloppy_demonstrations),
     )
     label_simulated(loop.workspace, demonstrations)
     base = train_base(loop, demonstrations)
-    rollouts = _record(
+    rollouts = record(
         loop,
         graph.rollouts("observer", recording.autonomous_rollouts, base)
         + graph.rollouts("supervisor", recording.supervised_rollouts, base),
@@ -131,21 +136,23 @@ def require_demonstrations(demonstrations: Sequence[str]) -> Sequence[str]:
 def improve(loop: Loop, episode_ids: Sequence[str], base: StepResult) -> TurnResult:
     """One turn: learns values, has them judged, fine-tunes from ``base``, evaluates until decided, reports.
 
-    Raises ``GateClosed`` where the values cannot be trusted; nothing is then fine-tuned on them, the ledger
-    and the champion stay as they are, and ``reports/values-<iteration>.html`` shows why.
+    What was decided about this candidate before stands: a repeat completes what is missing. Raises
+    ``GateClosed`` where the values cannot be trusted; nothing is then fine-tuned on them, the ledger and the
+    champion stay as they are, and ``reports/values-<iteration>.html`` shows why.
     """
     snapshot = freeze_labels(loop.workspace, episode_ids)
     require_both_outcomes(snapshot)
-    turn = loop.graph.turn(snapshot, base)
-    iteration = loop.ledger.iteration_of(turn.recap.key)
-    reference = add_champion(loop.graph, loop.runner.store, loop.ledger, turn, base, iteration)
+    graph, turn, iteration, stands = plan_turn(loop.graph, loop.workspace, loop.ledger, snapshot, base)
+    reference = add_champion(graph, loop.runner.store, loop.ledger, turn, base, iteration)
     gate = learn_values(loop, snapshot, turn)
     if not gate.goes_on:
         page = loop.runner.run(values_report_step(loop.workspace, snapshot, turn, iteration))
         link = _link(loop.workspace.reports / f"values-{iteration}.html", page.path / REPORT_FILE)
         _history(loop)
         raise GateClosed(gate.report, link)
-    results, decision = evaluate_until_decided(loop.runner, loop.graph, turn, reference)
+    results, decision = evaluate_until_decided(
+        loop.runner, graph, turn, reference, stands.decision if stands is not None else None
+    )
     attempts = attempts_of(turn, results)
     page = loop.runner.run(
         report_step(loop.workspace, snapshot, turn, base, iteration, reference, decision, gate.note)
@@ -154,7 +161,7 @@ def improve(loop: Loop, episode_ids: Sequence[str], base: StepResult) -> TurnRes
         iteration=iteration,
         gate=gate,
         performances={name: performance(found) for name, found in attempts.items()},
-        against=compared(attempts, reference, decision),
+        against=compared(attempts, CANDIDATE, reference, decision),
         decision=decision,
         reference=reference,
         report=_link(loop.workspace.reports / f"iteration-{iteration}.html", page.path / REPORT_FILE),
@@ -163,6 +170,8 @@ def improve(loop: Loop, episode_ids: Sequence[str], base: StepResult) -> TurnRes
         ),
         checkpoint=results[turn.recap.key].path / CHECKPOINT,
         candidate=turn.recap.key,
+        round_starts=graph.settings.promotion.round_starts,
+        stands=stands,
     )
     champion = _conclude(loop, results[turn.recap.key], list(results.values()), result)
     history, fault = _history(loop)
@@ -215,7 +224,8 @@ def add_champion(
     return CHAMPION
 
 
-def _record(loop: Loop, steps: list[Step]) -> list[str]:
+def record(loop: Loop, steps: Sequence[Step]) -> list[str]:
+    """Has sessions recorded that are not there yet; the ids of their episodes, sorted."""
     results = loop.runner.run_all(steps)
     return sorted(episode for result in results for episode in result.result["episodes"])
 
@@ -227,9 +237,9 @@ def _conclude(
 
     Returns who is champion now: of a turn that was repeated after a rollback, not its candidate.
     """
-    loop.ledger.record_iteration(
+    loop.ledger.decide(
         result.iteration,
-        candidate.key,
+        candidate,
         {
             "performances": {name: asdict(found) for name, found in result.performances.items()},
             "promoted": result.decision.promoted,
@@ -238,14 +248,13 @@ def _conclude(
                 "rule": result.decision.rule,
                 "looks": [dict(look) for look in result.decision.looks],
                 "guards": [dict(guard) for guard in result.decision.guards],
+                **({"round_starts": result.round_starts} if result.round_starts else {}),
             },
             "values_passed": result.gate.report.passed,
             "report": os.path.relpath(result.report, loop.workspace.root),
         },
+        used,
     )
-    loop.ledger.record_steps(result.iteration, used)
-    if result.decision.promoted:
-        loop.ledger.promote(candidate.name, candidate.key, result.iteration, result.decision.reason)
     return loop.ledger.champion()
 
 

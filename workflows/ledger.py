@@ -1,7 +1,8 @@
 """What the driver did, in SQLite: iterations, the steps they used, and which checkpoint is champion.
 
 Written by the driver alone, never by a step. Everything is keyed by what it says, so a driver that
-runs the same iteration again adds nothing. The champion's history only grows; its last entry counts.
+runs the same iteration again adds nothing. The champion's history only grows; its last entry counts. What
+was first decided about an iteration's candidate stands: nothing that is decided later replaces it.
 
 An entry of the history is a promotion, or a person's rollback to an earlier champion, which stands after
 the last iteration that there was (``since``): so the next one compares with the champion that holds, and
@@ -23,41 +24,13 @@ from pipeline.errors import Failure, InputError
 from pipeline.workspace import Workspace
 from workflows.ledger_faults import WAIT_S, explained
 from workflows.ledger_loss import require_not_lost
+from workflows.ledger_schema import prepare
 from workflows.step_store import StepResult
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS iterations (
-    n INTEGER PRIMARY KEY, candidate TEXT NOT NULL UNIQUE, recorded TEXT NOT NULL, summary TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS steps (
-    iteration INTEGER NOT NULL, name TEXT NOT NULL, key TEXT NOT NULL, seconds REAL NOT NULL,
-    seen TEXT NOT NULL, PRIMARY KEY (iteration, name, key)
-);
-CREATE TABLE IF NOT EXISTS champions (
-    id INTEGER PRIMARY KEY, iteration INTEGER NOT NULL, step TEXT NOT NULL, key TEXT NOT NULL,
-    reason TEXT NOT NULL, promoted TEXT NOT NULL, kind TEXT NOT NULL DEFAULT 'promotion', since INTEGER
-);
-CREATE UNIQUE INDEX IF NOT EXISTS promoted_once ON champions (iteration, step, key) WHERE kind = 'promotion';
-CREATE TRIGGER IF NOT EXISTS champions_are_not_changed BEFORE UPDATE ON champions
-BEGIN SELECT RAISE(ABORT, 'the history of champions is append-only'); END;
-CREATE TRIGGER IF NOT EXISTS champions_are_not_removed BEFORE DELETE ON champions
-BEGIN SELECT RAISE(ABORT, 'the history of champions is append-only'); END;
-"""
-# Ledgers from before rollbacks cannot hold one champion twice: their table is copied, in one transaction.
-_BEFORE_ROLLBACKS = """
-ALTER TABLE champions RENAME TO champions_before;
-DROP TRIGGER champions_are_not_changed;
-DROP TRIGGER champions_are_not_removed;
-"""
-_AFTER_COPYING = """
-INSERT INTO champions (id, iteration, step, key, reason, promoted) SELECT * FROM champions_before ORDER BY id;
-DROP TABLE champions_before;
-"""
 
 
 @dataclass(frozen=True)
 class Iteration:
-    """One finished turn of the loop: its candidate's step key, when it was noted (UTC), its summary."""
+    """One finished turn of the loop: its candidate's step key, when it was first noted (UTC), its summary."""
 
     n: int
     candidate: str
@@ -103,25 +76,52 @@ class Ledger:
         known = {iteration.candidate: iteration.n for iteration in self.iterations()}
         return known.get(candidate, max(known.values(), default=0) + 1)
 
+    def decide(
+        self, n: int, candidate: StepResult, summary: dict[str, Any], used: Iterable[StepResult]
+    ) -> None:
+        """Notes what was decided about an iteration, the steps it used, and the promotion if it is one.
+
+        In one transaction, so that a kill leaves all of it or nothing. A decision that is noted already
+        stands: then only what its promotion lacks is added, as left by versions before that transaction, and
+        that only while nothing newer holds. Raises ``Failure`` as :meth:`record_iteration` and
+        :meth:`promote` do.
+        """
+        self._require_published(candidate.name, candidate.key)
+        rows = [(n, r.name, r.key, r.seconds, _now()) for r in used]
+        with self._writing() as database:
+            noted = self._noted(database, n, candidate.key)
+            if noted is None or "promoted" not in noted:
+                _note(database, n, candidate.key, summary)
+                noted = summary
+            if database.execute("SELECT 1 FROM steps WHERE iteration = ? LIMIT 1", (n,)).fetchone() is None:
+                database.executemany("INSERT OR IGNORE INTO steps VALUES (?, ?, ?, ?, ?)", rows)
+            if noted["promoted"]:
+                database.execute(
+                    "INSERT OR IGNORE INTO champions (iteration, step, key, reason, promoted) "
+                    "SELECT ?, ?, ?, ?, ? WHERE (SELECT MAX(n) FROM iterations) = ? "
+                    "AND NOT EXISTS (SELECT 1 FROM champions WHERE COALESCE(since, iteration) >= ?)",
+                    (n, candidate.name, candidate.key, str(noted.get("reason", "")), _now(), n, n),
+                )
+
     def record_iteration(self, n: int, candidate: str, summary: dict[str, Any]) -> None:
         """Notes iteration ``n`` and its summary (plain JSON); nothing changes where just that is noted.
 
-        Raises ``Failure`` where ``n`` or the candidate belongs to another iteration.
+        When it was first noted stays. Raises ``Failure`` where ``n`` or the candidate belongs to another
+        iteration.
         """
-        text = json.dumps(summary, sort_keys=True, allow_nan=False)
         with self._writing() as database:
-            taken = database.execute(
-                "SELECT n FROM iterations WHERE (n = ?) <> (candidate = ?)", (n, candidate)
-            ).fetchone()
-            if taken is not None:
-                raise Failure(
-                    f"iteration {n} cannot be noted: iteration {taken[0]} has its number or candidate"
-                )
-            database.execute(
-                "INSERT INTO iterations VALUES (?, ?, ?, ?) ON CONFLICT (n) DO UPDATE SET "
-                "recorded = excluded.recorded, summary = excluded.summary WHERE summary <> excluded.summary",
-                (n, candidate, _now(), text),
-            )
+            self._noted(database, n, candidate)
+            _note(database, n, candidate, summary)
+
+    def _noted(self, database: sqlite3.Connection, n: int, candidate: str) -> dict[str, Any] | None:
+        """The summary of iteration ``n``; ``Failure`` where the number or the candidate is another's."""
+        taken = database.execute(
+            "SELECT n FROM iterations WHERE (n = ?) <> (candidate = ?)", (n, candidate)
+        ).fetchone()
+        if taken is not None:
+            raise Failure(f"iteration {n} cannot be noted: iteration {taken[0]} has its number or candidate")
+        row = database.execute("SELECT summary FROM iterations WHERE n = ?", (n,)).fetchone()
+        return dict(json.loads(row[0])) if row is not None else None
 
     def record_steps(self, iteration: int, results: Iterable[StepResult]) -> None:
         """Notes which published steps an iteration used."""
@@ -141,9 +141,7 @@ class Ledger:
         Returns ``False``, and changes nothing, where this iteration promoted this step before. Raises
         ``Failure`` where the step is not published.
         """
-        path = self._workspace.steps / name / key
-        if not path.is_dir():
-            raise Failure(f"cannot promote {name}: there is no {path}")
+        self._require_published(name, key)
         with self._writing() as database:
             added = database.execute(
                 "INSERT OR IGNORE INTO champions (iteration, step, key, reason, promoted) "
@@ -151,6 +149,11 @@ class Ledger:
                 (iteration, name, key, reason, _now()),
             )
             return added.rowcount == 1
+
+    def _require_published(self, name: str, key: str) -> None:
+        path = self._workspace.steps / name / key
+        if not path.is_dir():
+            raise Failure(f"cannot promote {name}: there is no {path}")
 
     def roll_back(self, to: Champion, reason: str) -> None:
         """Makes an earlier champion the champion again: another entry of the history.
@@ -254,7 +257,7 @@ class Ledger:
         connected = closing(sqlite3.connect(path, timeout=WAIT_S, isolation_level=None))
         with explained(path), connected as database:
             database.execute("PRAGMA synchronous = FULL")
-            _prepare(database)
+            prepare(database)
             database.execute("BEGIN IMMEDIATE")
             try:
                 yield database
@@ -266,14 +269,13 @@ class Ledger:
             database.execute("COMMIT")
 
 
-def _prepare(database: sqlite3.Connection) -> None:
-    """Makes the tables that are missing, and gives those of an earlier version their new columns."""
-    columns = [row[1] for row in database.execute("PRAGMA table_info(champions)")]
-    if columns and "kind" not in columns:
-        script = f"BEGIN IMMEDIATE; {_BEFORE_ROLLBACKS} {_SCHEMA} {_AFTER_COPYING} COMMIT;"
-    else:
-        script = f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;"
-    database.executescript(script)
+def _note(database: sqlite3.Connection, n: int, candidate: str, summary: dict[str, Any]) -> None:
+    """Writes an iteration; of one that is there the summary, not when it was first noted."""
+    database.execute(
+        "INSERT INTO iterations VALUES (?, ?, ?, ?) ON CONFLICT (n) DO UPDATE SET "
+        "summary = excluded.summary WHERE summary <> excluded.summary",
+        (n, candidate, _now(), json.dumps(summary, sort_keys=True, allow_nan=False)),
+    )
 
 
 def _now() -> str:

@@ -33,6 +33,7 @@ NO_USE = "no use in going on"
 NOT_BETTER = "not better beyond chance"
 GO_ON = "not clear yet: more starts"
 _ONGOING = (GUARD_OPEN, GO_ON)
+_FOUND = (BETTER, GUARD_OPEN, HELD_BACK)
 
 
 @dataclass(frozen=True)
@@ -86,13 +87,22 @@ class Verdict:
     def _reason(self) -> str:
         last, name = self.looks[-1], self.reference
         gain = self.difference.successes_per_hour
-        chance = "p < 0.001" if last.p < 0.001 else f"p = {last.p:.3f}"
-        facts = f"{gain.value:+.0f} successes per hour [{gain.low:+.0f}, {gain.high:+.0f}], {chance}"
+        facts = f"{gain.value:+.0f} successes per hour [{gain.low:+.0f}, {gain.high:+.0f}], {_chance(last.p)}"
         on = f"on the same {self.starts} starts"
         early = f"; decided after {self.starts} of {self.most_starts} starts"
         early = early if self.starts < self.most_starts else ""
+        # The test may have said so earlier; what the wait for a guard rail then showed is told beside it.
+        found = next((look for look in self.looks if look.verdict in _FOUND), last)
+        first = f"{found.difference:+.0f} successes per hour, {_chance(found.p)}"
+        if last.verdict == BETTER and found is not last:
+            return (
+                f"promoted: better than {name} on the same {found.starts} starts ({first}; a guard rail was "
+                f"open then), and no guard rail was broken after {self.starts} ({facts}){early}"
+            )
         if last.verdict == BETTER:
             return f"promoted: better than {name} {on} ({facts}), and no guard rail was broken{early}"
+        if last.verdict == HELD_BACK and found is not last:
+            facts = f"{first} on the same {found.starts} starts; {facts} after {self.starts}"
         if last.verdict == HELD_BACK:
             held = [guard.words() for guard in self.guards if guard.holds_back(not early)]
             others = f", and {len(held) - 1} more guard rails are broken" if len(held) > 1 else ""
@@ -102,12 +112,16 @@ class Verdict:
             facts = facts.rpartition(",")[0]
             return f"kept {name}: the candidate is worse {on} ({facts}){early}"
         if last.verdict == NO_USE:
-            found = "under 0.1 %" if (last.chance or 0) < 0.001 else f"{100 * (last.chance or 0):.1f} %"
+            chance = "under 0.1 %" if (last.chance or 0) < 0.001 else f"{100 * (last.chance or 0):.1f} %"
             return (
                 f"kept {name}: not better beyond chance {on} ({facts}); given up after {self.starts} of "
-                f"{self.most_starts} starts, the chance to find it better in the end was {found}"
+                f"{self.most_starts} starts, the chance to find it better in the end was {chance}"
             )
         return f"kept {name}: {NOT_BETTER} {on} ({facts})"
+
+
+def _chance(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def judge(

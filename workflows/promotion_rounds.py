@@ -15,16 +15,23 @@ from workflows.steps import StepRunner
 
 
 def evaluate_until_decided(
-    runner: StepRunner, graph: EvaluationGraph, turn: TurnSteps, reference: str
+    runner: StepRunner,
+    graph: EvaluationGraph,
+    turn: TurnSteps,
+    reference: str,
+    stands: Decision | None = None,
 ) -> tuple[dict[str, StepResult], Decision]:
     """Runs the steps of ``turn``, its evaluations round after round; results by key, and the decision.
 
-    A round is asked for where the rounds before it have left the decision open.
+    A round is asked for where the rounds before it have left the decision open; none where a decision
+    ``stands`` already.
     """
     steps = turn.all()
     results: dict[str, StepResult] = {}
     while True:
         results |= {step.key: done for step, done in zip(steps, runner.run_all(steps), strict=True)}
+        if stands is not None:
+            return results, stands
         verdict = judged(graph.settings, attempts_of(turn, results), reference)
         if not verdict.is_open:
             return results, verdict.decision()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 
 from pipeline.errors import InputError
-from pipeline.site_promotion import PromotionSection
+from pipeline.site_promotion import LEAST_SIGNIFICANCE, PromotionSection
 from workflows.comparison import LARGEST_SUCCESS_LOSS, SIGNIFICANCE
 
 
@@ -33,8 +33,11 @@ class PromotionRule:
         """Rejects what no evaluation can be decided by."""
         if self.round_starts < 2:
             raise InputError(f"a round of {self.round_starts} starts: it needs 2 or more")
-        if not 0 < self.significance < 0.5:
-            raise InputError(f"a significance of {self.significance}: it lies between 0 and 0.5")
+        if not LEAST_SIGNIFICANCE <= self.significance < 0.5:
+            raise InputError(
+                f"a significance of {self.significance}: it lies from {LEAST_SIGNIFICANCE:g}, the least that "
+                "the test's swaps resolve, to below 0.5"
+            )
         if not 0 <= self.least_chance < 0.5:
             raise InputError(f"a least chance of {self.least_chance}: it lies between 0 and 0.5")
 

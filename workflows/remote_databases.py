@@ -22,7 +22,8 @@ from pipeline.errors import Failure
 from pipeline.object_store import Damaged, ObjectStore, Version
 from workflows.remote_layout import DATABASES, REPLACED, is_sha256, plain_json
 
-NAMES = ("labels.sqlite", "runs.sqlite", "schedules.sqlite")
+NAMES = ("labels.sqlite", "runs.sqlite")
+"""What travels. Not schedules.sqlite: its commands are run, and it belongs to the machine that ticks."""
 _HEADER_BYTES = 4096
 _LARGEST = 2**31
 _WAIT_S = 20.0

@@ -2,7 +2,7 @@
 
 ::
 
-    recap.json                           that this is a workspace, and in which format
+    recap.json                           that this is a workspace, which one, and in which format
     blobs/<2 digits>/<sha256>            files of steps, each content once
     steps/<name>/<key>.json              a step's manifest and its small files; written after its blobs
     episodes/<task>/<id>.h5/<sha256>     recorded episodes
@@ -22,6 +22,7 @@ import base64
 import binascii
 import json
 import re
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -155,21 +156,31 @@ def plain_json(data: bytes, place: str) -> dict[str, Any]:
     return document
 
 
-def is_marked(store: ObjectStore) -> bool:
-    """Whether there is a workspace in the store. Raises ``InputError`` for one of a later version."""
+def marked(store: ObjectStore) -> str | None:
+    """The random name that a store was given when it was begun; ``None`` where no workspace is in it.
+
+    Another one than last time: the store was emptied and begun anew. Those of earlier versions have the name
+    ''. Raises ``InputError`` for one of a later version.
+    """
     data = store.read(MARKER, 2**16)
     if data is None:
-        return False
-    version = plain_json(data, f"{store.url}/{MARKER}").get("format")
-    if version != FORMAT:
-        raise InputError(f"{store.url} has format {version!r}, this software knows {FORMAT}: update it")
-    return True
+        return None
+    document = plain_json(data, f"{store.url}/{MARKER}")
+    if document.get("format") != FORMAT:
+        raise InputError(
+            f"{store.url} has format {document.get('format')!r}, this software knows {FORMAT}: update it"
+        )
+    return str(document.get("id", ""))[:100]
 
 
-def mark(store: ObjectStore) -> None:
-    """Makes the store a workspace's, where it is none yet."""
-    if not is_marked(store):
-        store.create(MARKER, json.dumps({"format": FORMAT}).encode())
+def mark(store: ObjectStore) -> str:
+    """Makes the store a workspace's, where it is none yet; its name as :func:`marked` says it."""
+    found = marked(store)
+    if found is None:
+        store.create(MARKER, json.dumps({"format": FORMAT, "id": uuid.uuid4().hex}).encode())
+        # Another may have begun it at the same time.
+        found = marked(store)
+    return found or ""
 
 
 def is_name(text: object) -> bool:

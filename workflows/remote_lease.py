@@ -12,7 +12,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
@@ -50,11 +50,18 @@ class DriverLease:
         self.lost = threading.Event()
         self._store = store
         self._version = version
+        self._renewed = _now()
+        self._guard = threading.Lock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
 
     def require(self) -> None:
-        """Raises ``Failure`` where this driver does not hold the workspace any more."""
+        """Raises ``Failure`` where this driver does not hold the workspace any more.
+
+        Costs microseconds: the store is asked only where the lease has run out, as after a suspended night.
+        """
+        if not self.lost.is_set() and self._silence() > self.record.seconds:
+            self._keep_once()
         if self.lost.is_set():
             raise Failure(
                 f"another driver may have taken over {self._store.url}: this one could not renew its lease "
@@ -71,23 +78,29 @@ class DriverLease:
         if self._thread.is_alive():
             self._thread.join()
         if not self.lost.is_set():
-            self._renew(0.0)
+            # Where the store is silent it runs out by itself; why the work ended is told, not this.
+            with suppress(Failure, InputError):
+                self._renew(0.0)
 
     def _keep(self) -> None:
-        renewed = time.monotonic()
-        while not self._ended.wait(self.record.seconds / 4):
+        while not self.lost.is_set() and not self._ended.wait(self.record.seconds / 4):
+            self._keep_once()
+
+    def _keep_once(self) -> None:
+        with self._guard:
             try:
                 if not self._renew(self.record.seconds):
                     self.lost.set()
-                    return
-                renewed = time.monotonic()
             except (Failure, InputError):
                 # The store may be back in time.
-                if time.monotonic() - renewed > self.record.seconds:
+                if self._silence() > self.record.seconds:
                     self.lost.set()
-                    return
+
+    def _silence(self) -> float:
+        return _now() - self._renewed
 
     def _renew(self, seconds: float) -> bool:
+        began = _now()
         record = LeaseRecord(**{**asdict(self.record), "renewed": time.time(), "seconds": seconds})
         version = self._store.replace(LEASE, _data(record), self._version)
         if version is None:
@@ -96,7 +109,7 @@ class DriverLease:
             if found is None or found[0] != _data(record):
                 return False
             version = found[1]
-        self._version = version
+        self._version, self._renewed = version, began
         return True
 
 
@@ -191,6 +204,11 @@ def _record(store: ObjectStore, data: bytes) -> LeaseRecord:
         )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{place} is damaged ({error}): remove it when no driver works there") from error
+
+
+def _now() -> float:
+    """Seconds that also pass while the machine sleeps, and that nobody sets."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def _data(record: LeaseRecord) -> bytes:

@@ -32,11 +32,22 @@ class SyncMemory:
             document = found if isinstance(found, dict) and found.get("url") == url else {}
         self._equal: dict[str, str] = dict(document.get("equal", {}))
         self._hashes: dict[str, list[Any]] = dict(document.get("hashes", {}))
-        self.steps: set[str] = set(document.get("steps", []))
-        """The steps, as ``name/key``, that are on both sides: they stay there, so none is asked for again."""
+        self._store = str(document.get("store", ""))
         self._saved = self._text()
-        self.is_new = not self._equal
+
+    @property
+    def is_new(self) -> bool:
         """Whether nothing has ever been found equal: another workspace may be there."""
+        return not self._equal
+
+    def meet(self, store: str | None) -> None:
+        """Forgets what was equal where the store is not the one of last time but emptied, or begun anew.
+
+        ``store``: as :func:`workflows.remote_layout.marked` names it.
+        """
+        if store != self._store:
+            self._equal.clear()
+        self._store = store or ""
 
     def equal(self, path: str) -> str | None:
         """What the file or database was when both sides were equal last."""
@@ -63,5 +74,5 @@ class SyncMemory:
             self._saved = text
 
     def _text(self) -> bytes:
-        known = {"equal": self._equal, "hashes": self._hashes, "steps": sorted(self.steps)}
+        known = {"store": self._store, "equal": self._equal, "hashes": self._hashes}
         return json.dumps({"url": self._url, **known}).encode()

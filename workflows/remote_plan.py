@@ -17,9 +17,11 @@ from workflows.step_store import StepStore
 
 PARTS = ("episodes", "labels", "steps", "rest")
 """What ``--only`` names. ``labels`` are labels.sqlite and snapshots; ``rest`` is what is in no other part."""
-# So many new steps are each asked for; of more, the store is listed.
-_FEW = 20
 _DATABASE_PART = {"labels.sqlite": "labels"}
+
+
+LISTED = "links and settings"
+"""The name of a conflict over the list of these, which somebody wrote at the same moment."""
 
 
 @dataclass
@@ -47,6 +49,16 @@ class Conflict:
 
     name: str
     there: str
+
+    @property
+    def advice(self) -> str:
+        """What a person can do."""
+        if self.name == LISTED:
+            return "give the command again"
+        return (
+            f"let one win with 'recap sync push --overwrite {self.name}' (this one) or 'recap sync pull "
+            f"--overwrite {self.name}' (the store's); the other is kept as a copy"
+        )
 
 
 @dataclass
@@ -78,13 +90,8 @@ def make_plan(
     parts: Collection[str] = PARTS,
     overwrite: Collection[str] = (),
     pulling: bool = False,
-    listing: bool = True,
 ) -> SyncPlan:
-    """Looks at both sides. Names in ``overwrite`` are no conflicts: they go where we are going.
-
-    Without ``listing``, for who only pushes, the store's steps are not listed where few are new here: what is
-    known to be there is believed, and the plan does not say what could be pulled.
-    """
+    """Looks at both sides. Names in ``overwrite`` are no conflicts: they go where we are going."""
     scales = _Scales(root, store, memory, overwrite, pulling)
     # First what refers to the rest: what it names was in the store before it.
     if "rest" in parts:
@@ -96,7 +103,7 @@ def make_plan(
         if part in parts:
             scales.weigh_files(folder)
     if "steps" in parts:
-        scales.weigh_steps(listing)
+        scales.weigh_steps()
     return scales.plan
 
 
@@ -111,12 +118,9 @@ class _Scales:
     pulling: bool
     plan: SyncPlan = field(default_factory=SyncPlan)
 
-    def weigh_steps(self, listing: bool) -> None:
+    def weigh_steps(self) -> None:
         here = StepStore(self.root / STEPS).addresses()
-        new = [step for step in here if str(step) not in self.memory.steps]
-        if not listing and len(new) <= _FEW:
-            self.plan.push.steps = new
-            return
+        # Listed each time, a request per thousand: what somebody removed there is sent again.
         there = set()
         for one in self.store.listing(STEPS):
             step = step_of(one.path)
@@ -124,7 +128,6 @@ class _Scales:
                 self.plan.strangers += 1
             else:
                 there.add(step)
-        self.memory.steps = {str(step) for step in here if step in there}
         self.plan.push.steps = [step for step in here if step not in there]
         self.plan.pull.steps = sorted(there - set(here), key=str)
 

@@ -11,6 +11,7 @@ own, or wherever ``RECAP_NODE_WORKSPACE`` says.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections.abc import Iterator
@@ -27,7 +28,9 @@ from pipeline.object_store import ObjectStore
 from pipeline.workspace import Workspace
 from workflows.remote_config import remote_section
 from workflows.remote_entries import SETTINGS, bring_entry, stored_entries
+from workflows.remote_episodes import bring_episodes, is_of_a_person, newest
 from workflows.remote_layout import EPISODES, SNAPSHOTS, Content, file_of, mark, step_object, step_of
+from workflows.remote_memory import SyncMemory
 from workflows.remote_transport import Transport
 from workflows.step_recipe import ExternalInput, Input, Keyed, Step, StepAddress, content_digest
 from workflows.step_store import StepCall, StepStore
@@ -54,11 +57,18 @@ class RemoteWorkspace:
         with driving(Workspace(self.root), ObjectStore(self.url)):
             yield
 
+    def require(self) -> None:
+        """In the driver: raises ``Failure`` where the lease was lost. Costs microseconds."""
+        from workflows.remote_driver import require_lease
+
+        require_lease(Workspace(self.root))
+
     def offer(self, step: Step) -> None:
         """In the driver: what ``step`` reads, and is here, is in the store afterwards.
 
-        What other steps have yet to compute is sent by their workers.
+        What other steps have yet to compute is sent by their workers. Raises as :meth:`require` does.
         """
+        self.require()
         _offers(self.url, self.root).offer(step)
 
     def bring(self, call: StepCall) -> StepCall:
@@ -79,7 +89,7 @@ class RemoteWorkspace:
             else:
                 inputs[name] = self._brought(transport, value, identity)
         if isinstance(inputs.get("snapshot"), Path) and "workspace" in inputs:
-            _bring_episodes(transport, inputs["snapshot"])
+            bring_episodes(transport, inputs["snapshot"])
         return replace(call, steps=here / "steps", inputs=inputs)
 
     def send(self, call: StepCall) -> None:
@@ -95,7 +105,11 @@ class RemoteWorkspace:
         transport.send_step(step)
 
     def fetch(self, step: Keyed) -> bool:
-        """In the driver: the published step and its episodes are here afterwards; ``False`` for none."""
+        """In the driver: the published step and its episodes are here afterwards; ``False`` for none.
+
+        Raises as :meth:`require` does.
+        """
+        self.require()
         transport = _transport(self.url, self.root)
         address = StepAddress(step.name, step.key)
         if not transport.bring_step(address):
@@ -123,7 +137,7 @@ class RemoteWorkspace:
             return here
         if inside is not None and not inside.parts:
             here.mkdir(parents=True, exist_ok=True)
-            self._bring_settings(transport)
+            _bring_settings(transport)
         elif inside is not None and inside.parts[0] == SNAPSHOTS and not here.exists():
             name = inside.as_posix()
             found = newest(transport.store, name).get(name)
@@ -134,31 +148,11 @@ class RemoteWorkspace:
             raise InputError(f"{here} is an input of a step that no step made: put it on every machine")
         return here
 
-    def _bring_settings(self, transport: Transport) -> None:
-        """``recap.toml``, which some steps read, where this machine has none."""
-        if not (transport.root / SETTINGS).exists():
-            entry = stored_entries(transport.store)[0].get(SETTINGS)
-            if entry is not None:
-                bring_entry(transport, SETTINGS, entry)
-
 
 def remote_of(workspace: Workspace) -> RemoteWorkspace | None:
     """The workspace's remote as its ``recap.toml`` names it; ``None`` where it names none."""
     url = remote_section(workspace).url
     return RemoteWorkspace(url.rstrip("/"), workspace.root.absolute()) if url else None
-
-
-def newest(store: ObjectStore, prefix: str) -> dict[str, Content]:
-    """The files below a folder of the store, by their path in the workspace; of several contents the last."""
-    found: dict[str, tuple[Any, Content]] = {}
-    for one in store.listing(prefix):
-        named = file_of(one.path)
-        if named is not None:
-            path, sha256 = named
-            item = ((one.modified, sha256), Content(sha256, one.size))
-            if path not in found or found[path][0] < item[0]:
-                found[path] = item
-    return {path: content for path, (_, content) in found.items()}
 
 
 class _Offers:
@@ -168,14 +162,18 @@ class _Offers:
         self._transport = transport
         self._guard = threading.Lock()
         self._steps: set[StepAddress] | None = None
+        # The names of the objects: an episode that is recorded again becomes another one.
         self._files: set[str] = set()
+        # The hashes of files that were sent when the driver began.
+        self._memory = SyncMemory(transport.root, transport.store.url)
 
     def offer(self, step: Step) -> None:
         with self._guard:
             if self._steps is None:
                 mark(self._transport.store)
-                self._files = set(newest(self._transport.store, EPISODES))
-                self._files |= set(newest(self._transport.store, SNAPSHOTS))
+                for folder in (EPISODES, SNAPSHOTS):
+                    paths = (one.path for one in self._transport.store.listing(folder))
+                    self._files |= {path for path in paths if file_of(path) is not None}
                 listed = self._transport.store.listing("steps")
                 self._steps = {found for one in listed if (found := step_of(one.path)) is not None}
             steps = self._steps
@@ -186,22 +184,23 @@ class _Offers:
             new = [one for one in published - steps if self._transport.steps.find(one) is not None]
             self._transport.each(self._transport.send_step, new)
             steps.update(new)
-            paths = [path for one in given if isinstance(one, ExternalInput) for path in self._read(one)]
-            self._transport.each(lambda path: _send_file(self._transport, path), paths)
-            self._files |= {path.relative_to(self._transport.root).as_posix() for path in paths}
+            new_files = [path for one in given if isinstance(one, ExternalInput) for path in self._read(one)]
+            self._transport.each(lambda path: _send_file(self._transport, path), new_files)
+            self._files |= {self._object(path) for path in new_files}
 
     def _read(self, given: ExternalInput) -> list[Path]:
         """The files that go with an input: of a snapshot itself and its episodes, those not offered yet."""
         root = self._transport.root
         path = given.path.absolute()
-        if path.parent != root / SNAPSHOTS or path.relative_to(root).as_posix() in self._files:
+        if path.parent != root / SNAPSHOTS or self._object(path) in self._files:
             return []
         workspace = Workspace(root)
         wanted = [workspace.episode_path(row.task, row.episode_id) for row in read_snapshot(path)]
-        return [
-            *(one for one in wanted if one.relative_to(root).as_posix() not in self._files and one.exists()),
-            path,
-        ]
+        return [*(one for one in wanted if one.exists() and self._object(one) not in self._files), path]
+
+    def _object(self, path: Path) -> str:
+        name = path.relative_to(self._transport.root).as_posix()
+        return f"{name}/{self._memory.content(name).sha256}"
 
 
 def _inputs(step: Step) -> Iterator[Input]:
@@ -209,16 +208,16 @@ def _inputs(step: Step) -> Iterator[Input]:
         yield from value if isinstance(value, (list, tuple)) else [value]  # type: ignore[misc]  # a Sequence
 
 
-def _bring_episodes(transport: Transport, snapshot: Path) -> None:
-    workspace = Workspace(transport.root)
-    wanted = [workspace.episode_path(row.task, row.episode_id) for row in read_snapshot(snapshot)]
-    missing = [path.relative_to(transport.root).as_posix() for path in wanted if not path.exists()]
-    folders = {path.rpartition("/")[0] for path in missing}
-    there = {path: content for folder in folders for path, content in newest(transport.store, folder).items()}
-    lacking = [path for path in missing if path not in there]
-    if lacking:
-        raise Failure(f"{transport.store.url} lacks {lacking[0]} and {len(lacking) - 1} other episodes")
-    transport.each(lambda path: transport.bring_file(path, there[path]), missing, threads=16)
+def _bring_settings(transport: Transport) -> None:
+    """``recap.toml``, which some steps read, as the store has it; a person's own is left alone."""
+    here = transport.root / SETTINGS
+    if here.exists() and is_of_a_person(Workspace(transport.root)):
+        return
+    entry = stored_entries(transport.store)[0].get(SETTINGS)
+    if entry is None or entry.content is None:
+        return
+    if not here.exists() or hashlib.sha256(here.read_bytes()).hexdigest() != entry.content.sha256:
+        bring_entry(transport, SETTINGS, entry)
 
 
 def _recorded(root: Path, result: dict[str, Any]) -> list[Path]:

@@ -22,9 +22,9 @@ from pipeline.object_store import Damaged, ObjectStore
 from pipeline.workspace import Workspace
 from workflows import remote_databases as databases
 from workflows.remote_entries import bring_entry, send_entries
-from workflows.remote_layout import is_marked, is_sha256, mark
+from workflows.remote_layout import is_sha256, mark, marked
 from workflows.remote_memory import FOLDER, SyncMemory
-from workflows.remote_plan import PARTS, Conflict, SyncPlan, make_plan
+from workflows.remote_plan import LISTED, PARTS, Conflict, SyncPlan, make_plan
 from workflows.remote_transport import Traffic, Transport, room_for
 
 # With fewer steps to send, each blob is asked for; with more, all are listed once.
@@ -69,14 +69,15 @@ class Sync:
                 memory = stack.enter_context(self._memory(wait=False))
             except BlockingIOError:
                 memory = SyncMemory(self._root, self._store.url)
+            memory.meet(marked(self._store))
             return self._plan(memory, pulling)
 
     def push(self) -> SyncResult:
         """Sends what is new here. Conflicts are left as they are, and named in the result."""
         with self._memory() as memory, self._transport() as transport:
-            mark(self._store)
+            memory.meet(mark(self._store))
             first = memory.is_new
-            plan = self._plan(memory, False, listing=False)
+            plan = self._plan(memory, False)
             result = SyncResult(transport.traffic, conflicts=plan.conflicts)
             if first and plan.conflicts:
                 # It may be another lab's workspace: nothing of ours gets among theirs.
@@ -86,7 +87,6 @@ class Sync:
                 transport.blobs = {name for name in names if is_sha256(name)}
             mine, total = self._counter(result), len(plan.push.names())
             self._each(transport, transport.send_step, plan.push.steps, mine("steps", total))
-            self._note_steps(memory, result)
             files = plan.push.files
             self._each(transport, lambda path: transport.send_file(path, files[path]), files, mine("", total))
             for path in set(files) & set(result.moved):
@@ -101,10 +101,12 @@ class Sync:
 
     def pull(self) -> SyncResult:
         """Brings what is new in the store. Only for who holds the workspace (its driver lock)."""
-        if not is_marked(self._store):
+        there = marked(self._store)
+        if there is None:
             raise InputError(f"{self._store.url} holds no workspace: bring one there with 'recap sync push'")
         Workspace(self._root).create()
         with self._memory() as memory, self._transport() as transport, room_for(self._root):
+            memory.meet(there)
             # What a killed pull left aside.
             transport.steps.sweep()
             result = SyncResult(transport.traffic)
@@ -127,7 +129,6 @@ class Sync:
         for path in files.keys() & set(result.moved):
             memory.note(path, files[path].sha256)
         self._each(transport, self._bring_step(transport), plan.pull.steps, mine("steps", total))
-        self._note_steps(memory, result)
         current = True
         for name in plan.pull.databases:
             current &= self._pull_database(memory, plan, name, result)
@@ -202,7 +203,7 @@ class Sync:
                 memory.note(name, entry.what)
                 result.moved.append(name)
         else:
-            result.conflicts.append(Conflict("links and settings", "just now"))
+            result.conflicts.append(Conflict(LISTED, "just now"))
 
     def _each[T](
         self,
@@ -237,12 +238,8 @@ class Sync:
 
         return of
 
-    def _plan(self, memory: SyncMemory, pulling: bool, *, listing: bool = True) -> SyncPlan:
-        return make_plan(self._root, self._store, memory, self._parts, self._overwrite, pulling, listing)
-
-    def _note_steps(self, memory: SyncMemory, result: SyncResult) -> None:
-        moved = (name.removeprefix("steps/") for name in result.moved if name.startswith("steps/"))
-        memory.steps.update(moved)
+    def _plan(self, memory: SyncMemory, pulling: bool) -> SyncPlan:
+        return make_plan(self._root, self._store, memory, self._parts, self._overwrite, pulling)
 
     def _keep_here(self, name: str) -> None:
         """A copy of what a person chose to overwrite."""

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
+from pipeline.cache_layout import content_key
+from pipeline.errors import InputError
 from pipeline.frame_cache import FrameCache
 from pipeline.frame_table import FrameTable
 from pipeline.label_snapshot import SnapshotRow, read_snapshot
@@ -26,7 +28,7 @@ def snapshot_table(
     ``preload`` copies all images to memory, for who reads them again and again, where they fit
     (:func:`fits_in_memory`); otherwise they stay memory-mapped, which gives the same frames. Episodes that
     the cache lacks are decoded: it may be emptied at any time. Raises ``InputError`` for an episode that is
-    damaged, or that lacks what a policy reads or imitates.
+    damaged, that lacks what a policy reads or imitates, or that is another recording than the snapshot's.
     """
     store = Workspace(workspace)
     cache = FrameCache(store.cache, image_size)
@@ -36,6 +38,7 @@ def snapshot_table(
         ids = [row.episode_id for row in rows]
         preload = preload and fits_in_memory(_image_bytes(cache, rows))
         table = FrameTable.load(cache, ids, preload=preload)
+    _require_same(table, rows, snapshot)
     return table, rows
 
 
@@ -53,6 +56,25 @@ def fits_in_memory(image_bytes: int) -> bool:
     Steps that began before this one hold theirs already; those that begin with it find the same free.
     """
     return image_bytes * available_cpus() <= _SHARE * available_bytes()
+
+
+def _require_same(table: FrameTable, rows: list[SnapshotRow], snapshot: Path) -> None:
+    """Raises ``InputError`` for an episode that was repaired or recorded again since the snapshot was frozen.
+
+    The cache's key of an episode, verified when it was decoded, follows from its fingerprint: some µs each.
+    """
+    others = [
+        row.episode_id
+        for row, content in zip(rows, table.contents, strict=True)
+        if content != content_key(row.fingerprint, table.cameras)
+    ]
+    if others:
+        more = f" ({len(others)} of {len(rows)} episodes are not)" if len(others) > 1 else ""
+        raise InputError(
+            f"episode {others[0]} is not the recording that {snapshot.name} was frozen with{more}: it was "
+            "repaired or recorded again since; give the command again, which freezes the labels anew, or put "
+            "the former recording back"
+        )
 
 
 def _image_bytes(cache: FrameCache, rows: list[SnapshotRow]) -> int:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from workflows.step_recipe import KEY_LENGTH
 
-_FOLDER = ".resume"
+FOLDER = ".resume"
+"""Below ``steps/``: what steps that were interrupted kept, by their keys."""
 
 
 def resume_path(steps: Path, key: str, suffix: str = ".safetensors") -> Path:
@@ -16,18 +17,18 @@ def resume_path(steps: Path, key: str, suffix: str = ".safetensors") -> Path:
 
     Not in the step's folder aside, which goes with the process.
     """
-    return steps / _FOLDER / f"{key}{suffix}"
+    return steps / FOLDER / f"{key}{suffix}"
 
 
 def forget(steps: Path, key: str) -> None:
     """Removes what the step kept, files and folders, half-written ones too."""
-    for kept in (steps / _FOLDER).glob(f"*{key}*"):
+    for kept in (steps / FOLDER).glob(f"*{key}*"):
         _remove(kept)
 
 
 def sweep_kept(steps: Path, published: Callable[[], set[str]]) -> None:
     """Removes what steps kept whose keys are ``published``: a kill came between rename and removal."""
-    kept = list((steps / _FOLDER).glob("*"))
+    kept = list((steps / FOLDER).glob("*"))
     done = published() if kept else set()
     for path in kept:
         if path.name.lstrip(".")[:KEY_LENGTH] in done:

@@ -106,6 +106,7 @@ class StepRunner:
         self._cluster: Cluster | None = None
         self._own_ray = False
         self._remote: RemoteWorkspace | None = None
+        self._driven: RemoteWorkspace | None = None
         self._pending: dict[tuple[str, str], PendingStep] = {}
         self._resources = ExitStack()
         self._watched = 0.0
@@ -120,13 +121,13 @@ class StepRunner:
         if remote_section(self._workspace).url:
             from workflows.remote_steps import remote_of
 
-            remote = remote_of(self._workspace)
-            if remote is not None:
+            self._driven = remote_of(self._workspace)
+            if self._driven is not None:
                 # Of all machines that know this store, one drives.
-                self._resources.enter_context(remote.driving())
+                self._resources.enter_context(self._driven.driving())
                 if self._address is not None:
                     # Only machines that have no disk in common need what lies there.
-                    self._remote = remote
+                    self._remote = self._driven
         self._resources.enter_context(self._display)
         return self
 
@@ -169,6 +170,8 @@ class StepRunner:
     def wait_for(self, wanted: PendingStep) -> None:
         """Shows progress until ``wanted`` is published; raises as soon as any step fails."""
         while wanted.finished is None:
+            if self._driven is not None:
+                self._driven.require()
             waiting_for = [pending for pending in self._pending.values() if pending.finished is None]
             if wanted not in waiting_for:
                 raise Failure(f"step {wanted.step.name} was given up after another had failed")

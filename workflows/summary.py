@@ -21,7 +21,7 @@ def turn_summary(result: TurnResult, workspace: Path) -> list[str]:
     lines += [*_values(result), ""]
     lines += [
         f"Iteration {result.iteration}: {_sentence(result)}",
-        f"Decision: {result.decision.reason}{_since(result)}.",
+        f"Decision: {_decision(result)}.",
         *_decided(result),
         *_against_filtered(result),
         *_indicator_sentence(result),
@@ -85,6 +85,11 @@ def _history(result: TurnResult) -> Iterator[str]:
         yield f"All iterations:      {result.history}"
     elif result.history_fault:
         yield f"The page over all iterations could not be written: {result.history_fault}"
+
+
+def _decision(result: TurnResult) -> str:
+    since = _since(result)
+    return f"{result.decision.reason}{since}" if result.stands is None else result.stands.words(since)
 
 
 def _since(result: TurnResult) -> str:

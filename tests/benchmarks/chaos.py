@@ -10,8 +10,8 @@ damaged or left over.
 
 ``undisturbed_work_s`` and ``disturbed_work_s`` are the seconds of a core that worker processes had for steps,
 killed attempts included, measured in both runs from outside (:mod:`tests.benchmarks.chaos_watch`);
-``recomputation`` is their ratio. Python, Ray and worker processes that start (imports) are no work; what passes
-while no step is at work is told apart. The last line is one JSON object.
+``recomputation`` is their ratio. Python, Ray and worker processes that start (imports) are no work; what
+passes while no step is at work is told apart. The last line is one JSON object.
 """
 
 from __future__ import annotations

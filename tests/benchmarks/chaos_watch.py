@@ -4,8 +4,8 @@ An attempt begins when its folder aside appears (``steps/<name>/.<key>.<run>.par
 gone, or when nobody holds the step's lock any more. Whoever holds the lock is the process that works: what
 counts is the time that it has had of a core since then (Linux: ``/proc/locks``), since seconds on a clock
 grow with whatever else the machine does. What a worker imports first, before it locks the step
-(:mod:`workflows.step_imports`), is the start of a process and no work, as Python's and Ray's own. So both runs
-are measured alike, and nothing of the software under test takes part in it.
+(:mod:`workflows.step_imports`), is the start of a process and no work, as Python's and Ray's own. So both
+runs are measured alike, and nothing of the software under test takes part in it.
 """
 
 from __future__ import annotations

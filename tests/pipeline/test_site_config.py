@@ -100,7 +100,7 @@ def test_no_file_and_an_empty_file_mean_the_simulated_arm(tmp_path: Path) -> Non
         (
             "taks = []",
             r"unknown key 'taks' in the top level; did you mean 'tasks'\? known are robot, cameras, "
-            "operator, tasks, defaults, cache, labels, value, gate, promotion, remote$",
+            "operator, tasks, defaults, cache, labels, value, gate, policy, promotion, remote$",
         ),
         ("[robot]\nip = '1'", r"unknown key 'ip' in \[robot\]"),
         ("[cameras.a]\ntype='x'\nfps=1", r"unknown key 'fps' in \[cameras.a\]"),
@@ -159,8 +159,9 @@ def test_no_file_and_an_empty_file_mean_the_simulated_arm(tmp_path: Path) -> Non
         ("[promotion]\nstarts = 1", "promotion.starts must be a whole number, 2 or more, not 1"),
         ("[promotion]\nround_starts = 2.5", "promotion.round_starts must be a whole number"),
         ("[promotion]\nstarts = 20\nround_starts = 40", "promotion.round_starts is 40, more than"),
-        ("[promotion]\nsignificance = 0", "promotion.significance must be a number above 0 and below 0.5"),
-        ("[promotion]\nsignificance = 0.5", "promotion.significance must be a number above 0 and below 0.5"),
+        ("[promotion]\nsignificance = 0", "promotion.significance must be a number from 0.0001 "),
+        ("[promotion]\nsignificance = 0.00005", "promotion.significance must be a number from 0.0001 "),
+        ("[promotion]\nsignificance = 0.5", r"promotion.significance must be .* to below 0\.5"),
         ("[promotion]\nleast_chance = -0.1", "promotion.least_chance must be a number from 0 to below 0.5"),
         ("[promotion]\nsuccess_loss = 5", "promotion.success_loss must be a share from 0 to 1, not 5"),
         ("[promotion]\ntask_success_loss = nan", "promotion.task_success_loss must be a share"),

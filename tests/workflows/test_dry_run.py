@@ -2,164 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from pipeline.label_snapshot import Snapshot
-from pipeline.site_config import load_site_config
 from pipeline.workspace import Workspace
-from tests.value_model.gate_samples import sound_case
 from tests.workflows.sample_lab import add_episode, frozen
-from value_model.gate_report import Check, GateReport
+from tests.workflows.turn_lab import Lab, make_lab
 from workflows.cli import main
-from workflows.comparison import Attempt
-from workflows.evaluation import EvaluationConfig, write_attempts
-from workflows.improvement import add_champion
 from workflows.ledger import Ledger
-from workflows.loop_graph import CANDIDATE, LoopGraph, TurnSteps
-from workflows.promotion_rounds import attempts_of, judged
-from workflows.report_graph import Decision, report_step, values_report_step
-from workflows.settings import FULL, LoopSettings, resized, settings_from_site
-from workflows.step_recipe import Step
-from workflows.step_store import StepStore
-from workflows.turn_labels import freeze_labels
-
-FAILING = GateReport((Check("values vary", "fail", 0.0, 0.1, "they are constant."),))
-LABELS = (("demo-0", "success", "ana"), ("demo-1", "failure", "ana"))
-
-
-def leave(out: Path, **given: Any) -> dict[str, Any]:
-    """Stands for any step: a file that says so."""
-    (out / "made.txt").write_text(", ".join(sorted(given)))
-    return {}
-
-
-def leave_passed(out: Path, **given: Any) -> dict[str, Any]:
-    """Stands for the gate's step, with a report that passes."""
-    (out / "gate.json").write_text(sound_case().judge().to_json())
-    return {}
-
-
-def leave_failed(out: Path, **given: Any) -> dict[str, Any]:
-    """Stands for the gate's step, with a report that fails."""
-    (out / "gate.json").write_text(FAILING.to_json())
-    return {}
-
-
-def leave_attempts(out: Path, **given: Any) -> dict[str, Any]:
-    """Stands for an evaluation: every start solved in the same time, so that no policy is better."""
-    config = EvaluationConfig.from_parameters(given["evaluation"])
-    starts = [config.start(i) for i in config.numbers(given["part"])]
-    write_attempts([Attempt(task, seed, True, 30, 3.0) for task, seed in starts], out)
-    return {}
-
-
-def leave_mixed(out: Path, **given: Any) -> dict[str, Any]:
-    """Stands for an evaluation: asked for "positive" a little faster than otherwise, now and then slower."""
-    config = EvaluationConfig.from_parameters(given["evaluation"])
-    attempts = []
-    for i in config.numbers(given["part"]):
-        faster = config.indicator == "positive" and i % 7 in (1, 3)
-        attempts.append(Attempt(*config.start(i), True, 30, 2.5 if faster else 3.0 - (i % 5) / 5))
-    write_attempts(attempts, out)
-    return {}
-
-
-@dataclass
-class Lab:
-    """A workspace, and publishing of its real steps with small contents."""
-
-    workspace: Workspace
-    published: list[Step] = field(default_factory=list)
-
-    @property
-    def settings(self) -> LoopSettings:
-        """As the command has them."""
-        tasks = tuple(dict.fromkeys(entry.info.task for entry in self.workspace.list_episodes()))
-        site = load_site_config(self.workspace.config_path)
-        return resized(settings_from_site(FULL, site), seed=0, tasks=tasks)
-
-    @property
-    def graph(self) -> LoopGraph:
-        """The steps of now."""
-        return LoopGraph(self.workspace, self.settings)
-
-    @property
-    def store(self) -> StepStore:
-        """Its steps."""
-        return StepStore(self.workspace.steps)
-
-    def snapshot(self) -> Snapshot:
-        """The labels of now, frozen where the loop freezes them."""
-        return freeze_labels(self.workspace, [entry.id for entry in self.workspace.list_episodes()])
-
-    def publish(self, *steps: Step, gate: str = "passed", evaluated: str = "attempts") -> None:
-        """Makes steps, and before them those they need, exist under their keys."""
-        kinds = {"judge_values": f"leave_{gate}", "evaluate": f"leave_{evaluated}"}
-        for step in steps:
-            self.publish(*[s for s in step.upstream() if self.store.find(s) is None], gate=gate)
-            kind = kinds.get(step.name, "leave")
-            call = replace(self.store.call(step), function=f"tests.workflows.test_dry_run:{kind}")
-            self.store.execute(call, lambda *_: None)
-
-    def base(self) -> Step:
-        """A trained base policy that is champion."""
-        base = self.graph.base(self.snapshot())
-        self.publish(*self.graph.cache(self.snapshot()), base)
-        Ledger(self.workspace).set_base(base.name, base.key, "first")
-        return base
-
-    def turn(self) -> TurnSteps:
-        """The steps of a turn on the labels of now."""
-        found = self.store.find(Ledger(self.workspace).champions()[0])
-        assert found is not None
-        return self.graph.turn(self.snapshot(), found)
-
-    def evaluate(self, turn: TurnSteps, reference: str = "base") -> Decision:
-        """All steps of the turn, and the rounds of evaluations that the decision takes."""
-        while True:
-            self.publish(*turn.all())
-            done = {step.key: found for step in turn.all() if (found := self.store.find(step)) is not None}
-            verdict = judged(self.settings, attempts_of(turn, done), reference)
-            if not verdict.is_open:
-                return verdict.decision()
-            self.graph.add_round(turn)
-
-    def finish(self) -> None:
-        """A whole turn, its report and its entry in the ledger."""
-        turn, ledger, snapshot = self.turn(), Ledger(self.workspace), self.snapshot()
-        base = self.store.find(ledger.champions()[0])
-        assert base is not None
-        number = ledger.iteration_of(turn.recap.key)
-        reference = add_champion(self.graph, self.store, ledger, turn, base, number)
-        decision = self.evaluate(turn, reference)
-        self.publish(report_step(self.workspace, snapshot, turn, base, number, reference, decision, ""))
-        ledger.record_iteration(number, turn.recap.key, {"promoted": False, "reason": decision.reason})
-
-    def contents(self) -> dict[str, str]:
-        """Every file with what it holds, but the index of episodes."""
-        return {
-            str(path.relative_to(self.workspace.root)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in self.workspace.root.rglob("*")
-            if path.is_file() and path.parent != self.workspace.cache
-        }
+from workflows.loop_graph import CANDIDATE
+from workflows.report_graph import values_report_step
 
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Lab:
     """Two demonstrations of one task, one success and one failure."""
-    made = Lab(Workspace(tmp_path / "lab").create())
-    for number in range(2):
-        add_episode(made.workspace, f"demo-{number}")
-    frozen(made.workspace, *LABELS)
-    return made
+    return make_lab(tmp_path / "lab")
 
 
 def said(lab: Lab, capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -196,6 +58,9 @@ def test_a_finished_turn_leaves_nothing_to_do_and_new_labels_say_what_follows(
     lab.finish()
     out = said(lab, capsys)
     assert out.splitlines()[-1] == "nothing to do" and "4 train_value" in out and "1 report" in out
+    stands = next(line for line in out.splitlines() if line.startswith("iteration 1 was decided on "))
+    assert " UTC after 120 starts: kept base: not better beyond chance" in stands
+    assert stands.endswith("another candidate: new labels, or another --seed)")
     for number in range(3):
         add_episode(lab.workspace, f"rollout-{number}", policy_checkpoint="train_base/x")
     frozen(lab.workspace, ("demo-1", "success", "ana"), ("rollout-0", "failure", "ana"))
@@ -216,8 +81,26 @@ def test_another_bound_asks_only_the_gate_and_the_report_anew(
     lab.workspace.config_path.write_text("[gate]\nwarn_auc = 0.75\n")
     out = said(lab, capsys)
     assert "iteration 1," in out
+    assert "iteration 1 was decided on " in out
     assert "to run: 1 step\n   1 x judge_values: gate.warn_auc is 0.75, was 0.7\n" in out
     assert "then: the report" in out
+
+
+def test_what_is_decided_stands_whatever_the_rule_says_now(
+    lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab.base()
+    lab.finish()
+    lab.workspace.config_path.write_text(
+        "[promotion]\nround_starts = 50\nsignificance = 0.4\nleast_chance = 0.0\n"
+    )
+    for words in ((), ("--starts", "400")):
+        out = said(lab, capsys, *words)
+        assert "UTC after 120 starts: kept base: " in out and "; that stands (" in out
+        assert out.splitlines()[-1] == "nothing to do" and "evaluation: round" not in out
+    # Another seed makes another candidate.
+    out = said(lab, capsys, "--seed", "1")
+    assert out.startswith("iteration 2, ") and "that stands" not in out
 
 
 def test_a_closed_gate_is_told_and_what_would_follow_if_a_person_accepts_the_values(

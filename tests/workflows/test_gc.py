@@ -105,6 +105,16 @@ def test_value_models_in_use_and_work_of_an_interrupted_turn_stay(lab: SampleLab
     assert lab.store.path(lab.turns[0].advantages) in going
 
 
+def test_an_iteration_that_is_noted_anew_is_no_later_than_work_after_it(lab: SampleLab) -> None:
+    ledger = Ledger(lab.workspace)
+    last = ledger.iterations()[-1]
+    begun = step("train_value", 77, snapshot=frozen(lab.workspace))
+    lab.publish(begun)
+    time.sleep(1.1)  # the ledger tells whole seconds
+    ledger.record_iteration(last.n, last.candidate, {**last.summary, "reason": "in other words"})
+    assert lab.store.path(begun) not in {one.path for one in plan_gc(lab.workspace, keep=0).garbage}
+
+
 def name_a_run(out: Path, *, run: str, advantages: Path) -> dict[str, str]:
     """Stands for scoring: says under which name the scores are."""
     (out / "values.bin").write_bytes(bytes(100))

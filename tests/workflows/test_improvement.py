@@ -29,6 +29,7 @@ from workflows.improvement import (
 from workflows.ledger import Champion, Ledger
 from workflows.promotion import judge
 from workflows.promotion_rule import PromotionRule
+from workflows.report_data import film_caption
 from workflows.report_graph import Decision
 from workflows.settings import QUICK
 from workflows.steps import StepRunner
@@ -39,6 +40,30 @@ from workflows.value_gate import GateClosed, read_gate, verdict
 def attempts(successes: str, seconds: float = 4.0) -> list[Attempt]:
     """``+`` is a success, ``-`` a failure; one start each."""
     return [Attempt("t", i, mark == "+", int(10 * seconds), seconds) for i, mark in enumerate(successes)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (
+            "--+-",
+            "+++-",
+            "Chosen to show the difference: 2 starts that only RECAP solved, 1 start that both solved.",
+        ),
+        ("----", "----", "Shown: 3 starts that neither solved."),
+        (
+            "+-+",
+            "--+",
+            "Shown: 1 start that both solved, 1 start that only base solved, 1 start that neither solved.",
+        ),
+    ],
+)
+def test_the_films_caption_says_how_the_starts_that_it_shows_ended(
+    before: str, after: str, said: str
+) -> None:
+    reference, candidate = attempts(before), attempts(after)
+    filmed = [attempt.start_seed for attempt in choose_starts(reference, candidate, 3)]
+    assert film_caption(reference, candidate, filmed, ("base", "RECAP")) == said
 
 
 def test_the_film_shows_what_changed_and_something_that_did_not() -> None:

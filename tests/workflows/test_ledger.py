@@ -86,6 +86,17 @@ def test_a_summary_may_be_noted_anew_but_not_under_another_number(workspace: Wor
             ledger.record_iteration(n, candidate, {})
 
 
+def test_when_an_iteration_was_first_noted_stays(workspace: Workspace) -> None:
+    ledger = Ledger(workspace)
+    ledger.record_iteration(1, "a", {"p": 0.1})
+    with closing(sqlite3.connect(workspace.ledger_path)) as database:
+        database.execute("UPDATE iterations SET recorded = '2026-01-01T00:00:00+00:00'")
+        database.commit()
+    ledger.record_iteration(1, "a", {"p": 0.2})
+    (noted,) = ledger.iterations()
+    assert (noted.summary, noted.recorded) == ({"p": 0.2}, "2026-01-01T00:00:00+00:00")
+
+
 def test_only_what_is_published_can_be_promoted(workspace: Workspace) -> None:
     with pytest.raises(Failure, match="cannot promote fine_tune"):
         Ledger(workspace).promote("fine_tune", "missing", 1, "")

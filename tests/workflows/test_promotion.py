@@ -12,11 +12,12 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.site_config import SiteConfig
-from pipeline.site_promotion import PromotionSection
+from pipeline.site_promotion import LEAST_SIGNIFICANCE, PromotionSection
 from tests.workflows.promotion_samples import BASE, RECAP, evaluations
 from workflows.comparison import Attempt, paired_difference
 from workflows.promotion import BETTER, GUARD_OPEN, HELD_BACK, Verdict, as_decided, judge
 from workflows.promotion_guards import guards
+from workflows.promotion_looks import SWAPS
 from workflows.promotion_rule import PromotionRule
 from workflows.report_words import guard_that_holds
 from workflows.settings import FULL, QUICK, settings_from_site
@@ -136,6 +137,41 @@ def test_a_loss_of_success_that_may_be_chance_has_more_starts_run_and_counts_at_
     assert "10 points less often" in verdict.decision().reason
     # Allowed by the site, it is promoted at once.
     assert rounds(candidate, reference, replace(EARLY, success_loss=0.1)).decision().promoted
+
+
+def test_found_better_while_a_guard_rail_was_open_it_says_at_which_look_and_what_came_after() -> None:
+    """Far better at first, no better later; interventions that may be chance had more starts run."""
+    candidate = attempts("+" * 36 + "-" * 4 + "+-" * 80, interventions="xx" + "." * 198)
+    reference = attempts("+-" * 20 + "++-" * 53 + "+", interventions="." * 90 + "xxx" + "." * 107)
+    verdict = rounds(candidate, reference)
+    assert [look.verdict for look in verdict.looks] == [GUARD_OPEN, GUARD_OPEN, BETTER]
+    assert verdict.looks[-1].p > 0.4 and verdict.decision().reason == (
+        "promoted: better than base on the same 40 starts (+360 successes per hour, p < 0.001; a guard rail "
+        "was open then), and no guard rail was broken after 120 (+15 successes per hour [-98, +128], "
+        "p = 0.453); decided after 120 of 200 starts"
+    )
+    # Had the interventions gone on, it would say both and be held back.
+    candidate = [replace(one, interventions=1) for one in candidate[:120]] + candidate[120:]
+    reference = [replace(one, interventions=0) for one in reference]
+    more = [replace(one, interventions=int(i in (0, 1) or i > 39)) for i, one in enumerate(candidate)]
+    held = rounds(more, reference)
+    assert held.looks[0].verdict == GUARD_OPEN and held.looks[-1].verdict == HELD_BACK
+    assert "faster (+360 successes per hour, p < 0.001 on the same 40 starts; " in held.decision().reason
+    assert f" after {held.starts}), but on the same {held.starts} starts it " in held.decision().reason
+
+
+def test_an_error_that_the_swaps_cannot_resolve_is_refused_and_the_least_can_promote() -> None:
+    assert LEAST_SIGNIFICANCE == 1 / (SWAPS + 1)
+    for make in (PromotionSection, PromotionRule):
+        make(significance=LEAST_SIGNIFICANCE)
+        with pytest.raises(InputError, match=r"0\.0001"):
+            make(significance=0.00009)
+    candidate, reference = attempts("+" * 100, 2.0), attempts("+-" * 50)
+    assert (
+        judge(candidate, reference, "base", 100, replace(ONCE, significance=LEAST_SIGNIFICANCE))
+        .decision()
+        .promoted
+    )
 
 
 def test_a_loss_on_one_task_holds_back_though_all_tasks_together_gained() -> None:

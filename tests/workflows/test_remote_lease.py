@@ -18,12 +18,13 @@ from pipeline.errors import Failure, InputError
 from pipeline.object_store import ObjectStore
 from pipeline.workspace import Workspace
 from tests.workflows.object_stores import bucket, credentials, folder, url
-from tests.workflows.sample_lab import make_lab
+from tests.workflows.sample_lab import make_lab, step
 from workflows.ledger import Ledger
 from workflows.remote_databases import who
-from workflows.remote_driver import driving
+from workflows.remote_driver import driving, require_lease
 from workflows.remote_layout import LEASE
-from workflows.remote_lease import driver_lease, holder
+from workflows.remote_lease import DriverLease, driver_lease, holder
+from workflows.remote_steps import RemoteWorkspace
 from workflows.remote_sync import Sync
 
 __all__ = ["bucket", "folder", "url"]
@@ -135,15 +136,58 @@ def test_a_driver_that_lost_its_lease_writes_nothing_more(tmp_path: Path, url: s
     store = ObjectStore(url)
     lost = pytest.raises(Failure, match="another driver may have taken over")
     with lost, driving(lab.workspace, store, 0.4):
-        current = store.read(LEASE)
-        assert current is not None
-        taken = {**json.loads(current), "host": "another-machine", "fencing": 7, "seconds": 600.0}
-        store.write(LEASE, json.dumps(taken).encode())
+        take(store)
         Ledger(lab.workspace).record_iteration(1, "k" * 32, {"promoted": False, "reason": "kept"})
         time.sleep(1.5)
     found = store.read(LEASE)
     assert found is not None and json.loads(found)["fencing"] == 7
     assert "runs.sqlite" in Sync(lab.workspace, store).plan().push.databases
+
+
+def take(store: ObjectStore) -> None:
+    """Another machine takes the lease over; not while its holder writes it."""
+    taken = None
+    while taken is None:
+        current = store.read_version(LEASE)
+        assert current is not None
+        said = {**json.loads(current[0]), "host": "another-machine", "fencing": 7, "seconds": 600.0}
+        taken = store.replace(LEASE, json.dumps(said).encode(), current[1])
+
+
+def test_a_lost_lease_ends_the_work_at_the_next_step_and_not_at_the_end(tmp_path: Path, folder: str) -> None:
+    lab, store, begun = make_lab(tmp_path / "lab"), ObjectStore(folder), []
+    remote = RemoteWorkspace(folder, lab.workspace.root)
+    with pytest.raises(Failure, match="may have taken over"), driving(lab.workspace, store, 0.4):
+        require_lease(lab.workspace)
+        remote.offer(step("cache_frames", 1))
+        take(store)
+        time.sleep(1.5)
+        for call in (remote.require, lambda: remote.fetch(lab.base), lambda: remote.offer(lab.base)):
+            with pytest.raises(Failure, match="may have taken over"):
+                call()
+        require_lease(lab.workspace)
+        begun.append("a step")
+    assert begun == []
+    # It drives no more, nor does who has no store.
+    require_lease(lab.workspace)
+    require_lease(Workspace(tmp_path))
+
+
+def test_after_a_suspended_night_the_store_is_asked_before_anything_else(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ObjectStore(folder)
+    # The thread that renews it sleeps still.
+    with driver_lease(store, 3600.0) as lease:
+        lease.require()
+        monkeypatch.setattr(lease, "_renewed", lease._renewed - 4000)
+        lease.require()
+        renewed = store.read(LEASE)
+        monkeypatch.setattr(lease, "_renewed", lease._renewed - 4000)
+        take(store)
+        with pytest.raises(Failure, match="may have taken over"):
+            lease.require()
+    assert renewed != store.read(LEASE) and lease.record.fencing == 1
 
 
 def test_a_driver_sends_what_it_made_and_one_with_an_older_ledger_is_refused(
@@ -163,6 +207,57 @@ def test_a_driver_sends_what_it_made_and_one_with_an_older_ledger_is_refused(
     with refused, driving(lab.workspace, store):
         pass
     assert holder(store) is None
+
+
+def test_a_ledger_that_was_changed_on_both_sides_is_called_so(tmp_path: Path, folder: str) -> None:
+    lab, store, there = make_lab(tmp_path / "lab"), ObjectStore(folder), Workspace(tmp_path / "there")
+    Sync(lab.workspace, store).push()
+    Sync(there, store).pull()
+    for workspace, key in ((there, "z"), (lab.workspace, "y")):
+        Ledger(workspace).record_iteration(9, key * 32, {"promoted": False, "reason": "kept"})
+        if workspace is there:
+            Sync(there, store).push()
+    said = pytest.raises(
+        InputError, match=r"runs\.sqlite was changed on both sides.*pull --overwrite runs\.sq"
+    )
+    with said, driving(lab.workspace, store):
+        pass
+    # What it says helps.
+    assert Sync(lab.workspace, store, overwrite=["runs.sqlite"]).pull().moved == ["runs.sqlite"]
+    with driving(lab.workspace, store):
+        pass
+
+
+def test_the_first_error_is_told_whatever_becomes_of_the_sending(
+    tmp_path: Path, folder: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab, store = make_lab(tmp_path / "lab"), ObjectStore(folder)
+    with pytest.raises(InputError, match="demo-3 is damaged"), driving(lab.workspace, store):
+        lab.turn(promoted=False)
+        (tmp_path / "store" / "files.json").write_text("{broken")
+        raise InputError("episode demo-3 is damaged")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "could not all be sent" in line and "files.json is damaged" in line
+    (tmp_path / "store" / "files.json").unlink()
+    # Nor where the store is silent when the lease is given back.
+
+    def silent(*_: object) -> bool:
+        raise Failure("the store is silent")
+
+    with pytest.raises(InputError, match="demo-4"), driving(lab.workspace, store):
+        monkeypatch.setattr(DriverLease, "_renew", silent)
+        raise InputError("episode demo-4 is damaged")
+
+
+def test_what_a_driver_made_before_it_was_interrupted_is_sent_too(
+    tmp_path: Path, folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab, store = make_lab(tmp_path / "lab"), ObjectStore(folder)
+    with pytest.raises(KeyboardInterrupt), driving(lab.workspace, store):
+        lab.turn(promoted=False)
+        raise KeyboardInterrupt
+    assert "interrupted: sending" in capsys.readouterr().err
+    assert not Sync(lab.workspace, store).plan().push and holder(store) is None
 
 
 def test_what_a_driver_made_before_it_failed_is_sent_too(tmp_path: Path, folder: str) -> None:

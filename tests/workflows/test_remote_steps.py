@@ -14,11 +14,13 @@ import pytest
 from pipeline.errors import Failure, InputError
 from pipeline.object_store import ObjectStore
 from pipeline.workspace import Workspace
+from tests.pipeline.episodes import make_frames, write_episode
 from tests.workflows import remote_samples
 from tests.workflows.object_stores import bucket, credentials, require_whole
 from tests.workflows.sample_lab import SampleLab, frozen, make_lab, step
 from workflows.remote_steps import NODE_WORKSPACE, RemoteWorkspace, remote_of
-from workflows.step_recipe import ExternalInput, Step, StepAddress
+from workflows.remote_sync import Sync
+from workflows.step_recipe import ExternalInput, Step, StepAddress, content_digest
 from workflows.step_store import StepStore
 
 __all__ = ["bucket"]
@@ -124,6 +126,62 @@ def test_workers_of_one_machine_fetch_each_thing_once_and_of_two_both_agree(
     assert remote.fetch(wanted)
     results = [(root / "steps" / "count" / wanted.key / "sizes.txt").read_text() for root in (one, two)]
     assert results[0] == results[1] == (lab.store.path(wanted) / "sizes.txt").read_text()
+
+
+def record_again(lab: SampleLab, frames: int) -> Path:
+    """Another recording in place of the first demonstration."""
+    entry = lab.workspace.find("demo-0")
+    entry.path.unlink()
+    return write_episode(entry.path, make_frames(frames), entry.info)
+
+
+def test_a_worker_reads_the_recording_that_the_snapshot_names(
+    lab: SampleLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote, node = remote_of_lab(lab), tmp_path / "node"
+    monkeypatch.setenv(NODE_WORKSPACE, str(node))
+    calls, recordings = [], []
+    with remote.driving():
+        for frames in (0, 7, 9):
+            path = record_again(lab, frames) if frames else lab.workspace.find("demo-0").path
+            wanted = reading_step(lab)
+            # While it drives: sent with the step, not by a push.
+            remote.offer(wanted)
+            calls.append(lab.store.call(wanted))
+            recordings.append(content_digest(path))
+            remote.bring(calls[-1])
+            there = node / path.relative_to(lab.workspace.root)
+            assert content_digest(there) == recordings[-1]
+    assert len(set(recordings)) == 3
+    # A step of an earlier snapshot is given what that was frozen with, which the store has kept.
+    remote.bring(calls[0])
+    assert content_digest(there) == recordings[0]
+    # Where a person works, nothing is replaced by something older.
+    monkeypatch.delenv(NODE_WORKSPACE)
+    remote.bring(calls[0])
+    assert content_digest(path) == recordings[-1]
+    # What nobody has sent is named.
+    record_again(lab, 11)
+    unsent = lab.store.call(reading_step(lab))
+    Sync(lab.workspace, ObjectStore(remote.url), ["labels"]).push()
+    monkeypatch.setenv(NODE_WORKSPACE, str(node))
+    with pytest.raises(Failure, match=r"lacks episodes/.*/demo-0\.h5 as labels-.* names it"):
+        remote.bring(unsent)
+
+
+def test_a_worker_has_the_settings_of_today(
+    lab: SampleLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote, node = remote_of_lab(lab), tmp_path / "node"
+    monkeypatch.setenv(NODE_WORKSPACE, str(node))
+    wanted = reading_step(lab)
+    for gib in (50, 5):
+        settings = f'[remote]\nurl = "{remote.url}"\n[cache]\nmax_gib = {gib}\n'
+        lab.workspace.config_path.write_text(settings)
+        with remote.driving():
+            remote.offer(wanted)
+            remote.bring(lab.store.call(wanted))
+        assert (node / "recap.toml").read_text() == settings
 
 
 def test_episodes_that_a_worker_recorded_come_to_the_driver(lab: SampleLab, tmp_path: Path) -> None:

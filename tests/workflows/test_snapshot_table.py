@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.errors import InputError
 from pipeline.label_snapshot import Snapshot
 from pipeline.workspace import Workspace
 from tests.pipeline.episodes import make_frame, make_info, write_episode
@@ -76,6 +77,27 @@ def test_mapped_and_copied_images_train_the_same_model(
         batch = table.images(np.array([7, 3, 3, 60]))
         models[-1]["batch"] = batch.tobytes()
     assert len(models[0]) > 1 and models[0] == models[1]
+
+
+def test_an_episode_that_was_recorded_again_is_no_part_of_the_older_snapshot(
+    lab: tuple[Workspace, Snapshot],
+) -> None:
+    workspace, old = lab
+    snapshot_table(workspace.root, old.path, SIZE)
+    for again in (1, 2):
+        info = make_info(f"e{again}")
+        path = workspace.episode_path(info.task, info.id)
+        path.unlink()
+        # As long as before: only the frames are others.
+        rng = np.random.default_rng(99)
+        write_episode(path, [make_frame(k, rng) for k in range(FRAMES)], info)
+    with pytest.raises(
+        InputError, match=r"episode e1 is not .* labels-.* \(2 of 6 episodes are not\): "
+    ) as caught:
+        snapshot_table(workspace.root, old.path, SIZE)
+    assert "\n" not in str(caught.value)
+    table, _ = snapshot_table(workspace.root, frozen(workspace).path, SIZE)
+    assert len(table) == EPISODES * FRAMES
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -221,6 +221,5 @@ def _refuse(conflicts: Sequence[Conflict], direction: str) -> None:
     more = f", as were {len(conflicts) - 1} others" if len(conflicts) > 1 else ""
     raise InputError(
         f"{first.name} was changed here and in the store, there last {first.there}{more}: it was left alone. "
-        f"Let one win with 'recap sync push --overwrite {first.name}' (this one) or 'recap sync pull "
-        f"--overwrite {first.name}' (the store's); the other is kept as a copy"
+        f"{first.advice[0].upper()}{first.advice[1:]}"
     )
