@@ -40,7 +40,11 @@ class PolicyFailed(Failure):
 
 
 class Planner(Protocol):
-    """A policy that gives whole chunks of actions; all calls come from one thread."""
+    """A policy that gives whole chunks of actions; all calls come from one thread.
+
+    One whose attribute ``observed_steps`` is above 1 looks at so many successive observations: its ``plan``
+    gets, after the newest, the list of those of the steps before it, oldest first.
+    """
 
     def reset(self, task: str, seed: int | None = None) -> None:
         """Starts an episode of ``task`` (bare text)."""
@@ -89,11 +93,15 @@ class RunAhead:
         self._rate_hz = rate_hz
         self._execute_steps = execute_steps or getattr(planner, "execute_steps", None)
         self._blend_steps = blend_steps
+        self._remembers = getattr(planner, "observed_steps", 1) > 1
+        # Of the steps of this episode, this one included; what the arm did before a dropped plan counts too.
+        self._seen: deque[dict[str, Any]] = deque(maxlen=max(1, getattr(planner, "observed_steps", 1)))
         self._latencies_s: deque[float] = deque(maxlen=_LATENCIES)
         self._changed = threading.Condition()
         self._step = 0  # the next step that has an action
         self._plans = 0  # counts resets and dropped plans: what was planned for an earlier one is void
-        self._newest: tuple[int, dict[str, Any]] | None = None  # step, observation; not asked about yet
+        # Step, observation and those before it; not asked about yet.
+        self._newest: tuple[int, dict[str, Any], list[dict[str, Any]]] | None = None
         self._new_task: tuple[str, int | None] | None = None
         self._asked = self._stopping = False
         self._chunk: _Chunk | None = None
@@ -105,6 +113,7 @@ class RunAhead:
         with self._changed:
             self._new_task = (task, seed)
             self._error = None
+            self._seen.clear()
             self.drop_plan()
 
     def drop_plan(self) -> None:
@@ -122,9 +131,10 @@ class RunAhead:
         """
         with self._changed:
             self._raise_error()
+            self._seen.append(observation)
             action = None if self._chunk is None else self._chunk.at(self._step)
             if self._is_due():
-                self._newest = (self._step, observation)
+                self._newest = (self._step, observation, list(self._seen)[:-1])
                 self._asked = True
                 self._changed.notify_all()
             if action is None:
@@ -141,7 +151,7 @@ class RunAhead:
         with self._changed:
             self._raise_error()
             if self._chunk is None and not self._asked:
-                self._newest = (self._step, observation)
+                self._newest = (self._step, observation, [])
                 self._asked = True
                 self._changed.notify_all()
             return self._chunk is not None
@@ -185,13 +195,15 @@ class RunAhead:
                 if self._stopping:
                     return
                 assert self._newest is not None  # by the condition that was waited for
-                (step, observation), self._newest = self._newest, None
+                (step, observation, before), self._newest = self._newest, None
                 plans, task, self._new_task = self._plans, self._new_task, None
             began = time.monotonic()
             try:
                 if task is not None:
                     self.planner.reset(*task)
-                actions = _checked(self.planner.plan(observation))
+                planner: Any = self.planner  # of a policy that looks at one observation plan takes but that
+                more = (before,) if self._remembers else ()
+                actions = _checked(planner.plan(observation, *more))
             except Exception as error:
                 self._fail(error, plans, task is not None)
             else:

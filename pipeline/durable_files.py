@@ -42,7 +42,7 @@ def write_file(final: Path, data: bytes) -> None:
         temporary.write_bytes(data)
         publish(temporary, final)
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno is not None:
             error.filename = str(final)  # a full disk does not say for which file
         raise
     finally:

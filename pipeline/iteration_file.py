@@ -2,7 +2,8 @@
 
 One JSON object with ``version`` and the fields of :class:`pipeline.iteration_records.IterationsDocument` by
 their names: ``robot``, ``champions`` (every promotion and rollback, oldest first), ``iterations``,
-``refused`` (turns that ended at the gate on values: their number to their page), ``problems`` (sentences).
+``refused`` (turns that ended at the gate on values: their number to their page), ``refused_at`` (when, in
+UTC), ``problems`` (sentences).
 
 The file is replaced in one rename, so that a reader never sees half of it. A new field gets a default that
 means "not said"; fields that a reader does not know are passed over; :data:`VERSION` is raised where a

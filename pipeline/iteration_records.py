@@ -219,23 +219,28 @@ class Standing:
 
 @dataclass(frozen=True)
 class HistoryEntry:
-    """One row of the history: ``kind`` is iteration, rollback or refused; ``page`` is of a refused turn."""
+    """One row of the history: ``kind`` is iteration, rollback or refused.
+
+    ``page`` and ``recorded``, empty where that is not known, are of a refused turn.
+    """
 
     kind: str
     n: int
     record: IterationRecord | None = None
     rollback: ChampionRecord | None = None
     page: str | None = None
+    recorded: str = ""
 
 
 @dataclass(frozen=True)
 class IterationsDocument:
-    """All of the file."""
+    """All of the file. ``refused`` and ``refused_at``: pages of refused turns, and when they were."""
 
     robot: str = ""
     champions: tuple[ChampionRecord, ...] = ()
     iterations: tuple[IterationRecord, ...] = ()
     refused: dict[int, str] = field(default_factory=dict)
+    refused_at: dict[int, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 
     @property
@@ -265,7 +270,10 @@ class IterationsDocument:
             for one in self.champions
             if one.kind == "rollback"
         ]
-        found += [(n - 0.3, HistoryEntry("refused", n, page=page)) for n, page in self.refused.items()]
+        found += [
+            (n - 0.3, HistoryEntry("refused", n, page=page, recorded=self.refused_at.get(n, "")))
+            for n, page in self.refused.items()
+        ]
         return [entry for _, entry in sorted(found, key=lambda pair: pair[0])][::-1]
 
     def iteration(self, n: int) -> IterationRecord | None:

@@ -16,14 +16,15 @@
     lora_rank = 16              # of the fine-tunes; 0 trains all weights
     precision = "bfloat16"      # or float32
     device = "cuda"
-    [policy.options]            # fields of that policy's own configuration
+    [policy.options]            # fields of that policy's own configuration; "none" where one is null
     chunk_size = 16
 
-What is not said stays as the command has it. See docs/policies.md.
+What is not said stays as the command has it; learning rates follow the type. See docs/policies.md.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -74,8 +75,8 @@ class PolicySection:
             if number is None:
                 continue
             most, words = (1.0, "from 0 to 1") if name in _SHARES else (float("inf"), "above 0")
-            fits = type(number) in (int, float) and 0 <= number <= most and (name in _SHARES or number > 0)
-            if not fits:
+            fits = type(number) in (int, float) and math.isfinite(number) and 0 <= number <= most
+            if not fits or (name in _RATES and number == 0):
                 raise InputError(f"policy.{name} must be a number {words}, not {number!r}")
         if self.precision is not None and self.precision not in _PRECISIONS:
             raise InputError(f"policy.precision must be float32 or bfloat16, not {self.precision!r}")

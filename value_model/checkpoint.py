@@ -64,6 +64,8 @@ def save_checkpoint(out: Path, network: ValueNetwork, record: ModelRecord) -> No
     (out / RECORD_NAME).unlink(missing_ok=True)
     weights = {name: tensor.detach().contiguous() for name, tensor in network.trained_state().items()}
     save_file(weights, out / WEIGHTS_NAME)
+    # safetensors writes for the owner alone; others on a shared disk may load what they may list.
+    (out / WEIGHTS_NAME).chmod(out.stat().st_mode & 0o666)
     record = replace(record, network=network.config, weights_sha256=_sha256(out / WEIGHTS_NAME))
     document = {"format_version": FORMAT_VERSION, **asdict(record)}
     (out / RECORD_NAME).write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")

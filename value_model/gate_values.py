@@ -188,7 +188,7 @@ def _progress(rho: float | None, rival: float | None, sure: bool, where: str, co
         return Check(name, "fail", None, bound, sentence)
     seen = (
         f"{where}in successes values rise as the end comes near: rank correlation {number(rho)} (1: always, "
-        "0: not)"
+        "0: no relation)"
     )
     if rho <= bound:
         sentence = (

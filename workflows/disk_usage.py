@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -77,8 +78,13 @@ def files_since(folder: Path, at_most: int = AT_MOST) -> list[tuple[float, int]]
 
 
 def size_in_words(count: int) -> str:
-    """Bytes as GiB or MiB."""
-    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
+    """Bytes as GiB, MiB or, below a tenth of that, KiB."""
+    if count >= 2**30:
+        return f"{count / 2**30:.2f} GiB"
+    # Nothing is nothing in any unit; what is there is never said to be 0.0.
+    return (
+        f"{count / 2**20:.1f} MiB" if count >= 0.1 * 2**20 or not count else f"{math.ceil(count / 2**10)} KiB"
+    )
 
 
 def _statuses(path: Path | str) -> Iterator[os.stat_result]:

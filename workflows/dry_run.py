@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 
 from pipeline.label_snapshot import Snapshot, SnapshotRow, read_snapshot
 from pipeline.workspace import EpisodeEntry, Workspace
+from workflows.base_policy import require_base_policy
 from workflows.improvement import add_champion, known_base, require_demonstrations
 from workflows.label_loss import require_labels_not_lost
 from workflows.ledger import Ledger
@@ -144,6 +145,7 @@ class _Turn:
     ) -> tuple[AnyStep, list[Step]]:
         """The base policy, there or to be trained, and the steps that train it."""
         base = known_base(store, ledger)
+        require_base_policy(self.settings, base)
         if base is not None:
             return base, []
         shown = [entry.id for entry in entries if entry.info.policy_checkpoint is None]

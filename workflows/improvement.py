@@ -15,6 +15,7 @@ from pathlib import Path
 from pipeline.errors import Failure, InputError
 from pipeline.label_snapshot import Snapshot
 from pipeline.workspace import Workspace
+from workflows.base_policy import require_base_policy
 from workflows.comparison import PairedDifference, Performance, performance
 from workflows.ledger import Champion, Ledger
 from workflows.loop_graph import BASE, CANDIDATE, CHAMPION, LoopGraph, TurnSteps
@@ -109,6 +110,7 @@ def train_base(loop: Loop, episode_ids: Sequence[str]) -> StepResult:
 def base_of(loop: Loop, demonstrations: Sequence[str]) -> StepResult:
     """The base policy that fine-tunes start from: the ledger's, or one trained on the demonstrations."""
     base = known_base(loop.runner.store, loop.ledger)
+    require_base_policy(loop.settings, base, here=loop.runner.address is None)
     return base if base is not None else train_base(loop, require_demonstrations(demonstrations))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from workflows.counted_words import counted
 from workflows.lineage import Lineage, LineageSnapshot, LineageStep
 
 _SHORT = 8  # digits of a key
@@ -61,14 +62,15 @@ class _Tree:
         if snapshot.path is None:
             return f"{name}: gone, or not readable"
         outcomes = ", ".join(f"{count} {outcome}" for outcome, count in snapshot.outcomes)
-        return f"{name}: {len(snapshot.episodes)} episodes: {outcomes}"
+        return f"{name}: {counted(len(snapshot.episodes), 'episode')}: {outcomes}"
 
 
 def _totals(found: Lineage) -> Iterator[str]:
     gone_steps = sum(step.result is None for step in found.steps.values())
-    steps = f"{len(found.steps)} steps" + (f" ({gone_steps} gone)" if gone_steps else "")
-    episodes = f"{len(found.episodes)} episodes" + (f" ({len(found.gone)} gone)" if found.gone else "")
-    yield f"in all: {steps}, {episodes}, {len(found.labels)} labels in {len(found.snapshots)} snapshots"
+    steps = counted(len(found.steps), "step") + (f" ({gone_steps} gone)" if gone_steps else "")
+    episodes = counted(len(found.episodes), "episode") + (f" ({len(found.gone)} gone)" if found.gone else "")
+    labels, snapshots = counted(len(found.labels), "label"), counted(len(found.snapshots), "snapshot")
+    yield f"in all: {steps}, {episodes}, {labels} in {snapshots}"
     # The newest snapshot has all episodes of the earlier ones.
     newest = next((s for s in found.snapshots.values() if s.path is not None), None)
     if newest is None:

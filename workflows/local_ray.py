@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from workflows.ray_folder import ray_folder
+
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 # A worker process that dies is replaced this often.
 LOST_WORKER_RETRIES = 2
@@ -63,7 +65,8 @@ def local_ray(num_cpus: int | None = None) -> Iterator[None]:
     """Within: Ray runs. Yields at once where this process has one already, and leaves that one running.
 
     Otherwise starts one that takes work from this account alone and has no dashboard, with ``num_cpus`` cores
-    (default: those that this process may use), and stops it, and whatever still runs on it, at the end.
+    (default: those that this process may use), and stops it, and whatever still runs on it, at the end. Its
+    logs and sockets lie in a folder of their own, which is removed then.
     Inside a step there always is one: the step's own.
     """
     import ray
@@ -71,22 +74,24 @@ def local_ray(num_cpus: int | None = None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    # Ray's ports are open on every interface; with a token they take nothing from strangers.
-    with said_to_ray(WORKER_ENVIRONMENT | DRIVER_ENVIRONMENT | {"RAY_AUTH_MODE": "token"}):
-        have_ray_read_environment()
-        ray.init(
-            address="local",
-            num_cpus=num_cpus or available_cpus(),
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            namespace="recap",
-        )
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    with ray_folder() as folder:
+        # Ray's ports are open on every interface; with a token they take nothing from strangers.
+        with said_to_ray(WORKER_ENVIRONMENT | DRIVER_ENVIRONMENT | {"RAY_AUTH_MODE": "token"}):
+            have_ray_read_environment()
+            ray.init(
+                address="local",
+                num_cpus=num_cpus or available_cpus(),
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                namespace="recap",
+                _temp_dir=str(folder),
+            )
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 def machines() -> list[dict[str, float]]:

@@ -6,11 +6,12 @@ starts anything what is already done.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
+from pipeline.errors import InputError
 from pipeline.label_snapshot import Snapshot
 from workflows import loop_steps, value_steps
+from workflows.base_policy import weights_of
 from workflows.evaluation_graph import (
     ASKED_NEGATIVE,
     BASE,
@@ -21,8 +22,9 @@ from workflows.evaluation_graph import (
     TurnSteps,
 )
 from workflows.gpu_share import gpus_to_reserve
+from workflows.policy_folders import folders_of
 from workflows.step_code import CACHE, COLLECTING, DATASET, TRAINING
-from workflows.step_recipe import ExternalInput, Keyed, Step
+from workflows.step_recipe import Keyed, Step
 from workflows.value_graph import AnyStep, LoopStep
 
 __all__ = ["ASKED_NEGATIVE", "BASE", "CANDIDATE", "CHAMPION", "FILTERED", "AnyStep", "LoopGraph", "TurnSteps"]
@@ -31,6 +33,7 @@ __all__ = ["ASKED_NEGATIVE", "BASE", "CANDIDATE", "CHAMPION", "FILTERED", "AnySt
 DEMONSTRATION_SCENES = {"skilled": 0, "sloppy": 100_000}
 ROLLOUT_SCENES = {"observer": 200_000, "supervisor": 300_000}
 _SCENES_A_TURN = 10_000
+_TURNS = (ROLLOUT_SCENES["supervisor"] - ROLLOUT_SCENES["observer"]) // _SCENES_A_TURN
 # Sessions from the command line; beyond the evaluated starts, whatever the seed.
 COMMAND_SCENES = {"record": 2_000_000, "rollout": 1_000_000_000}
 
@@ -54,8 +57,15 @@ class LoopGraph(EvaluationGraph):
     ) -> list[Step]:
         """Rollouts of ``policy``'s checkpoint with an observer (autonomous) or a supervisor, in parts.
 
-        Each ``turn`` has scenes of its own. ``indicator`` is what the policy is asked for.
+        Each ``turn`` has scenes of its own. Raises ``InputError`` for more than there are: a policy would be
+        trained on scenes that were recorded before, or that it is evaluated on. ``indicator`` is what the
+        policy is asked for.
         """
+        if not 1 <= turn <= _TURNS or episodes > _SCENES_A_TURN:
+            raise InputError(
+                f"rollouts of turn {turn}, {episodes} episodes: the simulator has scenes for turns 1 to "
+                f"{_TURNS} of up to {_SCENES_A_TURN} episodes each; go on in a new workspace"
+            )
         kind = "supervised" if person == "supervisor" else "autonomous"
         name = f"rollout{turn if turn > 1 else ''}-{policy.key[:8]}-{kind}"
         first = ROLLOUT_SCENES[person] + (turn - 1) * _SCENES_A_TURN
@@ -128,8 +138,10 @@ class LoopGraph(EvaluationGraph):
             **self._resources(),
         }
         inputs = self._on(snapshot)
-        if policy.path:
-            inputs["weights"] = ExternalInput.of(Path(policy.path))
+        if (weights := weights_of(policy)) is not None:
+            inputs["weights"] = weights
+        if folders := folders_of(policy.options):
+            inputs["option_folders"] = folders
         return LoopStep(
             "train_base",
             loop_steps.train_base,

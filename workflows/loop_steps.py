@@ -81,10 +81,12 @@ def train_base(
     training: dict[str, Any],
     progress: Progress,
     weights: Path | None = None,
+    option_folders: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Trains the base policy on every demonstration, with the bare task as its prompt.
 
-    From scratch, or from the LeRobot checkpoint in the folder ``weights``.
+    From scratch, or from the LeRobot checkpoint in the folder ``weights``. ``option_folders`` are those that
+    the policy's options name: inputs, so that what is in them counts.
     """
     from pipeline.prompts import NONE
 

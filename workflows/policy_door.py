@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.episode import CAMERAS
 from pipeline.errors import InputError
 from pipeline.workspace import Workspace
 from workflows import policy_door_steps
 from workflows.gpu_share import gpus_to_reserve
-from workflows.settings import FULL
+from workflows.policy_folders import folders_of
+from workflows.settings import FULL, LEARNING_RATES
 from workflows.step_code import TRAINING
 from workflows.step_recipe import ExternalInput, Step, files_below
 from workflows.step_store import StepResult, StepStore
@@ -24,10 +26,6 @@ from workflows.value_check import snapshot_path
 from workflows.value_graph import LoopStep
 
 STEP = "train_policy"
-
-# Learning rates of a fine-tune, where none is given: LeRobot's own presets for these types. Others get the
-# loop's, which suits small networks.
-LEARNING_RATES = {"act": 1e-5, "diffusion": 1e-4, "smolvla": 1e-4, "pi0": 2.5e-5, "pi05": 2.5e-5}
 
 
 @dataclass(frozen=True)
@@ -41,8 +39,8 @@ class DoorConfig:
     training: Mapping[str, Any] = field(default_factory=dict)
     image_size: int | None = None
 
-    def parameters(self) -> dict[str, Any]:
-        """The training's parameters: what was given, and defaults that fit the policy."""
+    def parameters(self, indicator_dropout: float = FULL.policy.indicator_dropout) -> dict[str, Any]:
+        """The training's parameters: what was given, and defaults that fit the policy and the data."""
         policy = FULL.policy
         options = dict(self.options)
         if self.path is not None and not Path(self.path).is_dir():
@@ -52,7 +50,7 @@ class DoorConfig:
         return {
             "steps": policy.fine_tune_steps,
             "learning_rate": LEARNING_RATES.get(self.policy_type, policy.fine_tune_learning_rate),
-            "indicator_dropout": policy.indicator_dropout,
+            "indicator_dropout": indicator_dropout,
             "policy_type": self.policy_type,
             **self.training,
             "policy_options": options,
@@ -99,26 +97,61 @@ def workspace_step(workspace: Workspace, data: ConditionedData, config: DoorConf
         "snapshot": ExternalInput(data.snapshot, data.digest),
         "advantages": data.advantages,
     }
-    return _step(policy_door_steps.train_on_advantages, config, inputs, data.image_size)
+    return _step(policy_door_steps.train_on_advantages, config, inputs, data.image_size, config.parameters())
 
 
 def dataset_step(dataset: Path, config: DoorConfig) -> Step:
-    """Trains on a LeRobotDataset, by default with images of the size that the loop uses."""
-    if not (dataset / "meta/info.json").is_file():
-        raise InputError(f"--dataset {dataset}: there is no LeRobotDataset (no meta/info.json)")
+    """Trains on a LeRobotDataset, by default with images of the size that the loop uses.
+
+    No further indicators are left out, unless that was asked for: a conditioned dataset has done so already.
+    """
+    require_dataset(dataset)
     inputs = {"dataset": ExternalInput(dataset, _dataset_digest(dataset))}
     size = config.image_size or FULL.recording.image_size
-    return _step(policy_door_steps.train_on_dataset, config, inputs, size)
+    return _step(policy_door_steps.train_on_dataset, config, inputs, size, config.parameters(0.0))
 
 
-def _step(function: Any, config: DoorConfig, inputs: dict[str, Any], image_size: int) -> Step:
-    training = config.parameters()
-    if config.path is not None and Path(config.path).is_dir():
-        inputs["start"] = ExternalInput.of(Path(config.path))
-    # Checked now, not after minutes in a worker.
+def require_dataset(dataset: Path) -> None:
+    """Raises ``InputError`` where there is no LeRobotDataset in that folder."""
+    if not (dataset / "meta/info.json").is_file():
+        raise InputError(f"--dataset {dataset}: there is no LeRobotDataset (no meta/info.json)")
+
+
+def check_training(config: DoorConfig) -> None:
+    """Raises ``InputError`` for values of the training out of range. Loads nothing large."""
     from workflows.policy_training_config import PolicyTrainingConfig
 
-    PolicyTrainingConfig(**training)
+    PolicyTrainingConfig(**config.parameters())
+
+
+def check_policy(config: DoorConfig, image_size: int) -> None:
+    """Raises ``InputError`` for a policy that cannot be trained, which a worker would say after minutes.
+
+    Loads LeRobot.
+    """
+    from pipeline.policy import new_policy
+
+    facts, options = new_policy.TableFacts(CAMERAS, image_size), config.parameters()["policy_options"]
+    if config.path is not None and Path(config.path).is_dir():
+        if new_policy.fits(Path(config.path), facts):
+            if config.options:
+                raise InputError(
+                    f"{config.path} is trained further as it is: leave --policy.{min(config.options)} out "
+                    "(options of the network apply to a new one, or to weights that are not of this project)"
+                )
+            return
+        options = {**options, new_policy.PATH: config.path}
+    new_policy.check_policy(config.policy_type, facts, options)
+
+
+def _step(
+    function: Any, config: DoorConfig, inputs: dict[str, Any], image_size: int, training: dict[str, Any]
+) -> Step:
+    if config.path is not None and Path(config.path).is_dir():
+        inputs["start"] = ExternalInput.of(Path(config.path))
+    if folders := folders_of(config.options):
+        inputs["option_folders"] = folders
+    check_training(config)
     device = str(training.get("device", "cpu"))
     return LoopStep(
         STEP,

@@ -1,12 +1,13 @@
 """The durable steps of ``recap policy train``, as plain functions: any LeRobot policy on conditioned data.
 
 Each reads finished inputs and writes a checkpoint into ``out``, repeatably; one that was killed goes on from
-the state that it kept. Heavy libraries are imported inside the functions.
+the state that it kept. ``option_folders`` are folders that the policy's options name: inputs, so that what is
+in them counts. Heavy libraries are imported inside the functions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ def train_on_advantages(
     training: dict[str, Any],
     progress: Progress,
     start: Path | None = None,
+    option_folders: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Trains on the frames of all labelled episodes under the indicators of the advantages."""
     from workflows.loop_steps import labelled_frames
@@ -54,6 +56,7 @@ def train_on_dataset(
     training: dict[str, Any],
     progress: Progress,
     start: Path | None = None,
+    option_folders: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Trains on a LeRobotDataset whose prompts hold the indicators, such as a conditioned view."""
     from pipeline.exchange.dataset_table import dataset_table
@@ -71,18 +74,22 @@ def _train(
     progress: Progress,
     mask: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    from pipeline.policy.new_policy import PATH, fits, table_facts
+    from pipeline.policy.new_policy import ALLOW_DOWNLOAD, PATH, fits, table_facts
     from workflows.policy_training import PolicyTrainingConfig, train_policy
     from workflows.value_steps import step_key
 
-    if start is not None and not fits(start, table_facts(table)):
+    options = training["policy_options"]
+    if start is not None and fits(start, table_facts(table)):
+        # A whole checkpoint: nothing is there to be fetched.
+        options = {name: value for name, value in options.items() if name != ALLOW_DOWNLOAD}
+    elif start is not None:
         # Somebody else's weights: new features and statistics around them.
-        training = {**training, "policy_options": {**training["policy_options"], PATH: str(start)}}
+        options = {**options, PATH: str(start)}
         start = None
     result = train_policy(
         table,
         indicators,
-        PolicyTrainingConfig(**training),
+        PolicyTrainingConfig(**{**training, "policy_options": options}),
         start,
         out / CHECKPOINT,
         frame_mask=mask,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -33,11 +32,15 @@ CHAMPION, BASE = "champion", "base"
 
 @dataclass(frozen=True)
 class NamedCheckpoint:
-    """A checkpoint's folder under the name that tables give it, and what it is asked for by default."""
+    """A checkpoint's folder under the name that tables give it, and what it is asked for by default.
+
+    ``label`` is a shorter name, for films; where it is empty the name is short enough.
+    """
 
     name: str
     folder: Path
     indicator: Indicator | None
+    label: str = ""
 
 
 def find_checkpoint(name: str, workspace: Workspace) -> NamedCheckpoint:
@@ -57,7 +60,8 @@ def find_checkpoint(name: str, workspace: Workspace) -> NamedCheckpoint:
         folder = folder / CHECKPOINT
     if not folder.is_dir():
         raise InputError(f"{name} is neither {CHAMPION}, {BASE} nor a checkpoint's folder")
-    return NamedCheckpoint(_short(folder), folder, _asks(folder))
+    full, label = _names(folder)
+    return NamedCheckpoint(full, folder, _asks(folder), label)
 
 
 def evaluate_all(
@@ -172,13 +176,12 @@ def film(
             reference_attempts=[folders[0]],
             candidate_attempts=[folders[1]],
             evaluations=[asdict(config) for config in configs],
-            labels=[checkpoint.name for checkpoint in checkpoints],
+            labels=[checkpoint.label or checkpoint.name for checkpoint in checkpoints],
             starts=starts,
             progress=lambda done, total: None,
         )
         out.parent.mkdir(parents=True, exist_ok=True)
         write_file(out, Path(aside, FILM_FILE).read_bytes())
-        shutil.rmtree(folders[0], ignore_errors=True)
 
 
 def tell_apart(checkpoints: Sequence[NamedCheckpoint]) -> list[NamedCheckpoint]:
@@ -186,15 +189,32 @@ def tell_apart(checkpoints: Sequence[NamedCheckpoint]) -> list[NamedCheckpoint]:
     names = [checkpoint.name for checkpoint in checkpoints]
     if len(set(names)) == len(names):
         return list(checkpoints)
-    return [replace(one, name=f"{one.name} ({i + 1})") for i, one in enumerate(checkpoints)]
+    return [
+        replace(one, name=f"{one.name} ({i + 1})", label=f"{one.label or one.name} ({i + 1})")
+        for i, one in enumerate(checkpoints)
+    ]
 
 
-def _short(folder: Path) -> str:
-    """A step's ``name/key``, shortened, or the folder's own name."""
+def _names(folder: Path) -> tuple[str, str]:
+    """Type and ``step/key`` or folder, for tables; type and key alone, which fit into a film."""
+    kind = _type(folder)
     folder = folder.resolve()
-    if folder.name == CHECKPOINT and len(folder.parts) > 2:
-        return f"{folder.parent.parent.name}/{folder.parent.name[:8]}"
-    return folder.name
+    name = label = folder.name
+    if name == CHECKPOINT and len(folder.parts) > 2:
+        label = folder.parent.name[:8]
+        name = f"{folder.parent.parent.name}/{label}"
+    if kind is None or kind == name:
+        return name, label
+    return f"{kind} {name}", f"{kind} {label}"
+
+
+def _type(folder: Path) -> str | None:
+    """The type that a checkpoint's configuration says, such as "act"; ``None`` where it says none."""
+    try:
+        kind = json.loads((folder / "config.json").read_text())["type"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # not a checkpoint: who loads it says so
+    return str(kind)
 
 
 def _asks(folder: Path) -> Indicator | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from pipeline.errors import InputError
@@ -53,6 +53,10 @@ class PolicyTrainingConfig:
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
+        for one in fields(self):
+            number = getattr(self, one.name)
+            if isinstance(number, float) and not math.isfinite(number):
+                raise InputError(f"policy training: {one.name} is {number}, must be a finite number")
         for name in ("steps", "batch_size", "threads", "accumulate"):
             if getattr(self, name) < 1:
                 raise InputError(f"policy training: {name} is {getattr(self, name)}, must be at least 1")

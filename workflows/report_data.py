@@ -16,6 +16,7 @@ from pipeline.workspace import Workspace
 from value_model.advantages import Reason
 from value_model.training_curves import CURVES_NAME, read_curves
 from workflows.comparison import Attempt, Performance, performance
+from workflows.counted_words import counted
 from workflows.evaluation import read_attempts
 from workflows.promotion import compared
 from workflows.report import (
@@ -36,6 +37,7 @@ from workflows.step_files import (
     THRESHOLDS_FILE,
     TRAINING_FILE,
 )
+from workflows.step_result import MANIFEST
 from workflows.value_gate import read_gate
 from workflows.value_steps import checkpoint_of, episode_columns
 
@@ -122,7 +124,9 @@ def write_iteration_report(
         },
         steps=_origins([*trainings, *members, scores, advantages, gate, dataset, *evaluations, film]),
         film=film / FILM_FILE,
-        film_caption=f"Chosen to show the difference: starts that only {candidate} solved, and one both did.",
+        film_caption=film_caption(
+            attempts[reference], attempts[candidate], _filmed(film), (reference, candidate)
+        ),
         annotators=dict(Counter(row.annotator for row in rows if row.annotator is not None)),
         gate=read_gate(gate),
         values_note=values_note,
@@ -159,6 +163,32 @@ def write_values_report(
     )
     write_values_page(data, out / REPORT_FILE)
     return {"report": REPORT_FILE}
+
+
+def film_caption(
+    reference: Sequence[Attempt], candidate: Sequence[Attempt], filmed: Sequence[int], names: tuple[str, str]
+) -> str:
+    """What the film shows: how the starts with the ``filmed`` seeds ended for the reference and candidate.
+
+    Attempts of both are in the same order; ``names`` are theirs.
+    """
+    ended = {
+        attempt.start_seed: (before.success, attempt.success)
+        for before, attempt in zip(reference, candidate, strict=True)
+    }
+    counts = Counter(ended[seed] for seed in filmed if seed in ended)
+    words = {
+        (False, True): f"only {names[1]} solved",
+        (True, True): "both solved",
+        (True, False): f"only {names[0]} solved",
+        (False, False): "neither solved",
+    }
+    said = ", ".join(
+        f"{counted(counts[end], 'start')} that {word}" for end, word in words.items() if counts[end]
+    )
+    if not said:
+        return ""
+    return f"{'Chosen to show the difference' if counts[False, True] else 'Shown'}: {said}."
 
 
 def frame_rows(rows: Sequence[SnapshotRow], advantages: Path) -> pd.DataFrame:
@@ -215,10 +245,15 @@ def _curve(folder: Path) -> list[tuple[int, float]]:
     return [(int(step), float(loss)) for step, loss in record["loss_curve"]]
 
 
+def _filmed(film: Path) -> list[int]:
+    """The seeds of the starts that a film shows."""
+    return [int(seed) for seed in json.loads((film / MANIFEST).read_text())["result"]["starts"]]
+
+
 def _origins(folders: Sequence[Path]) -> list[StepOrigin]:
     origins = []
     for folder in folders:
-        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest = json.loads((folder / MANIFEST).read_text())
         name, key = manifest["name"], manifest["key"]
         origins.append(StepOrigin(name, key, f"steps/{name}/{key}", float(np.round(manifest["seconds"], 1))))
     return origins

@@ -32,8 +32,13 @@ class WordsTable:
 
 
 def looks_table(looks: Sequence[Mapping[str, Any]]) -> WordsTable | None:
-    """The looks at the data, in order; ``None`` where there is none."""
-    return _table(looks, LOOK_WORDS)
+    """The looks at the data, in order; ``None`` where there is none.
+
+    A bound of 0 is one that no p can reach, as where no start could tell the two apart: it is shown as none.
+    """
+    return _table(
+        [{**look, "bound": look["bound"] or None} if "bound" in look else look for look in looks], LOOK_WORDS
+    )
 
 
 def guards_table(guards: Sequence[Mapping[str, Any]]) -> WordsTable | None:

@@ -132,7 +132,8 @@ def episode_figure(frames: pd.DataFrame, rate_hz: float, images: Sequence[np.nda
     """
     seconds = len(frames) / rate_hz
     times = (np.arange(len(frames)) + 0.5) / rate_hz
-    left, right = 0.7, 0.1
+    # To the right of the axis is room for the half of its last number.
+    left, right = 0.7, 0.25
     # The strip spans the time axis exactly, so that each frame stands above its own moment.
     width = (WIDE - left - right) / STRIP_FRAMES
     aspect = images[0].shape[0] / images[0].shape[1] if images else 0.0

@@ -20,10 +20,11 @@ from pipeline.workspace import Workspace
 from workflows.iteration_facts import iteration_record, record_digest
 from workflows.iteration_steps import IterationSteps
 from workflows.ledger import Ledger
+from workflows.refused_turns import refused_turns
 from workflows.step_store import StepStore
 
 INDEX_PAGE = "index.html"
-_PAGE = re.compile(r"(iteration|values)-(\d+)\.html")
+_PAGE = re.compile(r"iteration-(\d+)\.html")
 _PAGE_CODE = (
     "report_iterations.html",
     "report_macros.html",
@@ -75,12 +76,13 @@ def collect_iterations(
         champions = _champions(ledger)
     except (InputError, Failure) as error:
         problems.append(f"the champions are as they were: {error}")
-    pages = _pages(workspace.reports)
+    pages, refused = _pages(workspace.reports), refused_turns(workspace.reports)
     document = IterationsDocument(
         robot=next((one.data.robot for one in reversed(records) if one.data is not None), ""),
         champions=champions,
-        iterations=tuple(replace(one, page=pages["iteration"].get(one.n)) for one in records),
-        refused=pages["values"],
+        iterations=tuple(replace(one, page=pages.get(one.n)) for one in records),
+        refused={turn.n: turn.page for turn in refused},
+        refused_at={turn.n: turn.recorded for turn in refused if turn.recorded},
         problems=tuple(dict.fromkeys(problems)),
     )
     return earlier, document
@@ -112,13 +114,13 @@ def _champions(ledger: Ledger) -> tuple[ChampionRecord, ...]:
     )
 
 
-def _pages(reports: Path) -> dict[str, dict[int, str]]:
-    """The pages of iterations, and of turns that ended at their gate, by number."""
-    found: dict[str, dict[int, str]] = {"iteration": {}, "values": {}}
-    for page in sorted(reports.glob("[iv]*.html")):
+def _pages(reports: Path) -> dict[int, str]:
+    """The pages of iterations, by number."""
+    found = {}
+    for page in reports.glob("iteration-*.html"):
         if (match := _PAGE.fullmatch(page.name)) and page.exists():
-            found[match[1]][int(match[2])] = page.name
-    return {kind: dict(sorted(pages.items())) for kind, pages in found.items()}
+            found[int(match[1])] = page.name
+    return found
 
 
 def _stamp_of(page: Path) -> str:

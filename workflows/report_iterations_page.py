@@ -128,7 +128,8 @@ def _event(entry: HistoryEntry) -> Event:
     record = entry.record
     if record is None:
         reason = "Values were not good enough to learn from; nothing was fine-tuned on them."
-        return Event(f"turn {entry.n}, stopped", "", "stop", "✕ values refused", reason, page=entry.page)
+        name = f"turn {entry.n}, stopped"
+        return Event(name, entry.recorded, "stop", "✕ values refused", reason, page=entry.page)
     tone, badge = ("yes", "✓ promoted") if record.promoted else ("no", "kept the champion")
     if record.promoted is None:
         tone, badge = "stop", "not known"

@@ -18,6 +18,7 @@ HEIGHT = 250
 _NUDGE = 5.0  # pixels by which lines without a line stand beside the others
 _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 14, 12, 34
 _MOST_LABELS = 16  # of iterations, below the axis
+_COARSER = 12  # powers of ten by which an axis may get coarser than the data alone would have it
 _FULL_DOTS = 30  # with more iterations than this, dots are small
 
 
@@ -90,6 +91,9 @@ def line_chart(
         raise ValueError("nothing to draw")
     bottom = min(ends) if low is None else min(low, *ends)
     top = max(ends) if high is None else max(high, *ends)
+    if low is not None and top <= bottom:
+        # All of it lies on the axis: there it is drawn, below an axis of some height.
+        top = bottom + 1.0
     svg, y = _canvas(frame, bottom, top, words, "; ".join(_told(line, words) for line in lines))
     for line in lines:
         group = ET.SubElement(svg, "g", {"class": f"line {line.style}"})
@@ -132,7 +136,7 @@ def _canvas(
     frame: Frame, low: float, high: float, words: Words, alt: str
 ) -> tuple[ET.Element, Callable[[float], float]]:
     """The axes, and the function from a value to pixels from the top."""
-    ticks = _ticks(low, high)
+    ticks = _ticks(low, high, words)
     low, high = min(low, ticks[0]), max(high, ticks[-1])
     inside = HEIGHT - _TOP - _BOTTOM
 
@@ -188,15 +192,23 @@ def _text(parent: ET.Element, words: str, x: float, y: float, anchor: str) -> No
     ET.SubElement(parent, "text", place).text = words
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """Four to seven round numbers that hold both ends between them."""
+def _ticks(low: float, high: float, words: Words) -> list[float]:
+    """Up to seven round numbers that hold both ends between them, four at least where words allow.
+
+    No two of them read alike: the axis is never finer than its numbers can say.
+    """
     if high - low < 1e-9:
         low, high = low - 0.5 * (abs(low) or 1.0), high + 0.5 * (abs(high) or 1.0)
     rough = (high - low) / 4
     size = 10.0 ** math.floor(math.log10(rough))
-    step = next(size * factor for factor in (1, 2, 5, 10) if size * factor >= rough * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [k * step for k in range(first, last + 1)]
+    steps = (size * 10.0**power * factor for power in range(_COARSER) for factor in (1, 2, 5))
+    ticks: list[float] = []
+    for step in (step for step in steps if step >= rough * 0.999):
+        first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+        ticks = [k * step for k in range(first, max(last, first + 1) + 1)]
+        if len({words(tick) for tick in ticks}) == len(ticks):
+            break
+    return ticks
 
 
 def _told(line: Line, words: Words) -> str:

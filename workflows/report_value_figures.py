@@ -100,16 +100,15 @@ def over_time_figure(frames: pd.DataFrame, rates: Mapping[str, float]) -> Pictur
                 return None
             name = {Outcome.SUCCESS: "successes", Outcome.FAILURE: "failures"}[outcome]
             _draw_band(axes, band, colour, line, name)
-            end = (float(band[0][-1]), float(band[1][-1]))
-            axes.annotate(name, end, xytext=(7, 0), textcoords="offset points", va="center", color=colour)
             told.append(f"{outcome.value}: {band[1][0]:.2f} at first, {band[1][-1]:.2f} in the end")
         axes.set_xlabel("seconds since the start")
         axes.set_ylabel("value")
         axes.set_ylim(-1.03, 0.03)
         axes.set_title("When do values see how it will end?")
-        # Room to the right for the lines' names.
-        axes.set_xlim(0, axes.get_xlim()[1] * 1.22)
+        axes.set_xlim(left=0)
         axes.grid(axis="y")
+        # Below, where no line runs through the names, wherever and whenever the lines end.
+        figure.legend(loc="outside lower center", ncols=2)
         return to_picture(figure, "; ".join(told))
 
 
@@ -133,7 +132,7 @@ def progress_figure(
         axes.set_ylabel("value")
         axes.set_title("Do values rise as success comes near?")
         if rank_correlation is not None:
-            words = f"rank correlation {number(rank_correlation, 2)} (1: always, 0: never)"
+            words = f"rank correlation {number(rank_correlation, 2)} (1: always, 0: no relation)"
             _note(axes, words, (0.97, 0.05), "right")
         axes.grid(axis="y")
         axes.legend(loc="upper left")

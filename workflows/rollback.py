@@ -54,7 +54,7 @@ def choose(workspace: Workspace, to: str | None) -> Rollback:
         raise InputError(f"there is no champion in {workspace.root} yet: run 'recap improve'")
     now = history[-1]
     was = _promoted(history)
-    others = _others(was, now)
+    others = _others(was, now) or "no other champion is left"
     if to is not None:
         chosen = was[_number(workspace, to, was, others)]
     elif len(stack := standing(history)) > 1:
@@ -63,7 +63,7 @@ def choose(workspace: Workspace, to: str | None) -> Rollback:
         raise InputError(f"{now.origin} is the first champion: there is none to go back to")
     if chosen.key == now.key:
         raise InputError(f"{now.origin} is the champion already: {others}")
-    _require_whole(workspace, chosen, _others(was, now, chosen))
+    _require_whole(workspace, chosen, _others(was, now, chosen) or "no other champion is left")
     return Rollback(now, chosen)
 
 
@@ -100,4 +100,4 @@ def _others(was: dict[int, Champion], *besides: Champion) -> str:
     left_out = {champion.key for champion in besides}
     found = [champion for _, champion in sorted(was.items()) if champion.key not in left_out]
     names = [champion.origin for champion in found if (champion.path / MANIFEST).exists()]
-    return f"there {'is' if len(names) == 1 else 'are'} {', '.join(names)}" if names else "there is no other"
+    return f"there {'is' if len(names) == 1 else 'are'} {', '.join(names)}" if names else ""

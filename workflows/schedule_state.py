@@ -20,7 +20,8 @@ from workflows.schedule_decisions import ahead_of_clock
 from workflows.schedule_due import CLOCK_SLACK, due_times
 from workflows.schedule_outside import Outside
 from workflows.schedule_reading import Definition, ScheduleReader
-from workflows.time_words import age_in_words, minute
+from workflows.schedule_times import minute_in
+from workflows.time_words import age_in_words
 
 MARK = "schedules/.last-tick"
 QUIET = timedelta(minutes=10)
@@ -63,7 +64,8 @@ class SchedulesState:
         """What somebody ought to know or do, a line each; none where all goes its way."""
         if self.begun is not None:
             run = self.begun
-            yield f"{run.schedule}: the run of {minute(run.logical_time)} {self.outcome(run)}"
+            when = self._minute(run.schedule, run.logical_time)
+            yield f"{run.schedule}: the run of {when} {self.outcome(run)}"
         late = self._late()
         if late:
             yield late
@@ -79,7 +81,7 @@ class SchedulesState:
             return run.outcome
         if not self.at_work:
             return "was interrupted: the next tick continues it"
-        return f"is at work since {minute(run.started or run.logical_time)}"
+        return f"is at work since {self._minute(run.schedule, run.started or run.logical_time)}"
 
     def _late(self) -> str:
         """That no tick comes, and what is overdue since; empty while a run is at work, whose tick waits."""
@@ -89,7 +91,7 @@ class SchedulesState:
             s.schedule.name: s.overdue for s in self.schedules if s.overdue and self._old(s.overdue[0])
         }
         missed = "; ".join(
-            f"{name} was due {minute(times[0])}"
+            f"{name} was due {self._minute(name, times[0])}"
             + (
                 f" and {'over ' if len(times) == _COUNTED else ''}{len(times) - 1} times since"
                 if times[1:]
@@ -115,13 +117,20 @@ class SchedulesState:
         if not self.schedules:
             return ""
         first = min(self.schedules, key=lambda state: state.next_due)
-        said = [f"{first.schedule.name} is due next, {minute(first.next_due)}"]
+        due = self._minute(first.schedule.name, first.next_due)
+        said = [f"{first.schedule.name} is due next, {due}"]
         runs = [state.last for state in self.schedules if state.last is not None]
         if runs:
             last = max(runs, key=lambda run: run.logical_time)
-            said.append(f"last: {last.schedule}, {minute(last.logical_time)}, {self.outcome(last)}")
+            when = self._minute(last.schedule, last.logical_time)
+            said.append(f"last: {last.schedule}, {when}, {self.outcome(last)}")
         number = len(self.schedules)
         return f"{number} schedule{'' if number == 1 else 's'}; {'; '.join(said)}"
+
+    def _minute(self, name: str, moment: datetime) -> str:
+        """A moment on the clock of a schedule's own zone; in UTC for one that was removed."""
+        zones = {state.schedule.name: state.schedule.time_zone for state in self.schedules}
+        return minute_in(moment, zones.get(name, "UTC"))
 
     def document(self) -> dict[str, Any]:
         """The same as plain JSON, secrets apart."""

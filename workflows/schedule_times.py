@@ -81,6 +81,11 @@ class Recurrence:
             yield due
 
 
+def minute_in(moment: datetime, time_zone: str) -> str:
+    """A moment to the minute on the clock of an IANA zone, whose abbreviation is named: ``02:00 CET``."""
+    return f"{moment.astimezone(load_zone(time_zone)):%Y-%m-%d %H:%M %Z}"
+
+
 def load_zone(name: str) -> ZoneInfo:
     """The time zone of an IANA name. Raises ``InputError`` for an unknown one."""
     try:

@@ -120,6 +120,14 @@ class LoopSettings:
     quick: bool = False  # few of everything; then recap.toml does not say how much is trained
 
 
+# Learning rates of a policy that is not our own: LeRobot's presets for the types. They are of pretrained or
+# large networks; the settings' own suit the small gen3_vla.
+LEARNING_RATES = {
+    **dict.fromkeys(("act", "evo1", "lingbot_va", "molmoact2"), 1e-5),
+    **dict.fromkeys(("multi_task_dit", "wall_x"), 2e-5),
+    **dict.fromkeys(("pi0", "pi05", "pi0_fast"), 2.5e-5),
+    **dict.fromkeys(("diffusion", "eo1", "fastwam", "groot", "smolvla", "vla_jepa", "vqbet", "xvla"), 1e-4),
+}
 _SIZES = ("folds", "members", "steps")
 _POLICY_SIZES = ("base_steps", "fine_tune_steps")
 # Fresh weights on frozen features learn as fast as a small network; pretrained ones are only nudged.
@@ -195,8 +203,14 @@ def settings_from_site(settings: LoopSettings, site: SiteConfig) -> LoopSettings
 
 
 def _policy_with(policy: PolicySettings, said: PolicySection, *, sizes: bool) -> PolicySettings:
-    """``policy`` with what ``[policy]`` says; without ``sizes`` the numbers of steps stay as they are."""
+    """``policy`` with what ``[policy]`` says; without ``sizes`` the numbers of steps stay as they are.
+
+    Where it says a type and no learning rate, the rate is LeRobot's for the type.
+    """
     changes = said.said()
+    if said.type in LEARNING_RATES:
+        rate = LEARNING_RATES[said.type]
+        changes = {"base_learning_rate": rate, "fine_tune_learning_rate": rate, **changes}
     if not sizes:
         changes = {name: found for name, found in changes.items() if name not in _POLICY_SIZES}
     return replace(policy, **changes)

@@ -74,7 +74,7 @@ class PendingStep:
 class StepRunner:
     """Runs steps in one workspace; a context manager, which holds the workspace while it is open.
 
-    ``computed`` and ``reused`` list the results of steps that were and were not computed in this run.
+    ``computed`` and ``reused`` list the steps that were and were not computed; ``address`` is the cluster's.
     Where Ray already runs in this process, it is used and left running.
     """
 
@@ -101,7 +101,7 @@ class StepRunner:
         self._workspace = workspace
         self._display = display if display is not None else progress_display()
         self._num_cpus = num_cpus or available_cpus()
-        self._address = cluster
+        self.address = cluster
         self._inline = inline
         self._cluster: Cluster | None = None
         self._own_ray = False
@@ -125,7 +125,7 @@ class StepRunner:
             if self._driven is not None:
                 # Of all machines that know this store, one drives.
                 self._resources.enter_context(self._driven.driving())
-                if self._address is not None:
+                if self.address is not None:
                     # Only machines that have no disk in common need what lies there.
                     self._remote = self._driven
         self._resources.enter_context(self._display)
@@ -210,12 +210,12 @@ class StepRunner:
         ray = sys.modules.get("ray")
         if ray is not None and ray.is_initialized():
             return
-        if self._address is not None:
+        if self.address is not None:
             # It imports Ray when the environment is as Ray shall find it.
             from workflows.cluster import ray_cluster
 
             self._cluster = self._resources.enter_context(
-                ray_cluster(self._address, self._workspace, shared=self._remote is None)
+                ray_cluster(self.address, self._workspace, shared=self._remote is None)
             )
             self._display.say(joined(self._cluster.address, self._cluster.machines()))
             return

@@ -26,6 +26,7 @@ from workflows.label_loss import episodes_lost
 from workflows.ledger import Champion, Iteration, Ledger
 from workflows.ledger_loss import outdated
 from workflows.lineage import trace
+from workflows.refused_turns import RefusedTurn, refused_since
 from workflows.schedule_conditions import WorkspaceCount
 from workflows.schedule_state import SchedulesState, schedules_state
 from workflows.step_store import StepStore
@@ -73,7 +74,8 @@ class WorkspaceStatus:
     ``counts`` are episodes by task, kind and outcome. ``new_episodes`` and ``new_labels`` are what the last
     iteration did not use, as conditions of schedules count it. ``to_record`` are sentences, and so are
     ``problems``: what could not be read, and what to do about it. ``busy`` is the process that works in the
-    workspace now; ``schedules`` is ``None`` where they cannot be read.
+    workspace now; ``schedules`` is ``None`` where they cannot be read. ``refused`` is the turn after the last
+    iteration where it ended at the gate on values.
     """
 
     counts: Counter[tuple[str, str, str]]
@@ -92,6 +94,7 @@ class WorkspaceStatus:
     disk: DiskState
     schedules: SchedulesState | None = None
     removable: int | None = None
+    refused: RefusedTurn | None = None
 
     @property
     def episodes(self) -> int:
@@ -116,6 +119,7 @@ class WorkspaceStatus:
                 {"n": i.n, "candidate": i.candidate, "recorded": i.recorded, "summary": i.summary}
                 for i in self.iterations
             ],
+            "refused_turn": self.refused.document() if self.refused is not None else None,
             "champion": {**vars(champion), "path": str(champion.path)} if champion is not None else None,
             "value_model": vars(value) if value is not None else None,
             "busy": self.busy,
@@ -185,6 +189,10 @@ def workspace_status(workspace: Workspace) -> WorkspaceStatus:
         disk=disk_state(workspace, listed, now),
         schedules=reading.get(lambda: schedules_state(workspace, now), None),
         removable=_removable(plan) if plan is not None else None,
+        # Without the ledger nobody knows which turns went on.
+        refused=refused_since(workspace.reports, (i.n for i in iterations))
+        if iterations or champion
+        else None,
         problems=reading.problems,
     )
 

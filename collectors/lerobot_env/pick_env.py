@@ -12,11 +12,15 @@ from collectors.simulated_gen3 import SimulatedGen3, SimulatedGen3Config
 from collectors.simulated_sessions import observer
 from pipeline.episode import ACTION_NAMES, CAMERAS, POLICY_STATE_NAMES, action_to_dict
 
+# Seed 0 of lerobot-eval is this scene: beyond every scene that demonstrations, rollouts and our evaluations
+# draw, whose numbers lie below 2e9 but for rollouts with a --seed of millions. So nothing trained on it.
+FIRST_SCENE = 1_000_000_000_000
+
 _FILM_SIZE = 240
 
 
 class PickEnv(gym.Env[dict[str, Any], np.ndarray]):
-    """One start an episode: the scene is drawn from the seed of ``reset`` alone.
+    """One start an episode: the scene, one that no recording has, follows from the seed of ``reset`` alone.
 
     Observations: ``pixels``, a dictionary of (S, S, 3) uint8 by camera, and ``agent_pos`` (15,) float32.
     Actions (7,) float32 are a tool twist in the base frame (m/s, rad/s) and the gripper's target in [0, 1].
@@ -48,7 +52,7 @@ class PickEnv(gym.Env[dict[str, Any], np.ndarray]):
         if not self._robot.is_connected:
             self._robot.connect()
         scene = int(self.np_random.integers(2**31)) if seed is None else seed
-        self._robot.prepare(self.task, scene)
+        self._robot.prepare(self.task, FIRST_SCENE + scene)
         self._judge = observer(self._robot)
         self._judge.begin(self.task)
         self._steps = 0

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,10 @@ class Checkpoint:
         self.policy.save_pretrained(folder, state_dict=state)
         self.preprocessor.save_pretrained(folder)
         self.postprocessor.save_pretrained(folder)
+        # safetensors writes for the owner alone; others on a shared disk may load what they may list.
+        mode = stat.S_IMODE((folder / "config.json").stat().st_mode)
+        for weights in folder.glob("*.safetensors"):
+            weights.chmod(mode)
 
 
 def load_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint:

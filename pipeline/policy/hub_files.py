@@ -57,8 +57,26 @@ def require_backbone_weights(name: str | None, allow_download: bool) -> None:
         url = get_weight(name).url
     except (KeyError, ValueError) as error:
         raise InputError(f"torchvision has no weights {name!r}: {error}") from error
-    if not (Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name).is_file():
+    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+    if not file.is_file():
         raise InputError(
-            f"the image encoder's weights {name} are not on this machine: add {ALLOW}, or begin with random "
-            "ones by --policy.pretrained_backbone_weights=null"
+            f"the image encoder's weights {name} are not on this machine: {ALLOW} of 'recap policy train' "
+            f"fetches them (or put {url} there as {file}); or begin with random ones: "
+            '--policy.pretrained_backbone_weights=null, in recap.toml pretrained_backbone_weights = "none" '
+            "under [policy.options]"
+        )
+
+
+def require_backbone_files(option: str, source: str, allow_download: bool) -> None:
+    """Raises ``InputError`` where the model that ``option`` names, a folder or hub id, is not here."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if not source or Path(source).is_dir():
+        return
+    if Path(source).is_absolute() or source.startswith(".") or source.count("/") != 1:
+        raise InputError(f"option {option}: there is no folder {source}")
+    if not allow_download and not isinstance(try_to_load_from_cache(source, "config.json"), str):
+        raise InputError(
+            f"option {option}: the files of {source} are not on this machine: fetch them once ('hf download "
+            f"{source}'; 'recap policy train' does with {ALLOW}), or name a folder"
         )

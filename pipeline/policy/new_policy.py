@@ -29,7 +29,13 @@ from pipeline.policy.advantage_prompt import (
 )
 from pipeline.policy.checkpoint import BACKBONE_WEIGHTS, FILES, Checkpoint
 from pipeline.policy.configuration_gen3_vla import gen3_features
-from pipeline.policy.hub_files import local_only, require_backbone_weights, require_local
+from pipeline.policy.hub_files import (
+    local_only,
+    require_backbone_files,
+    require_backbone_weights,
+    require_local,
+)
+from pipeline.policy.policy_frames import require_imitation
 from pipeline.policy.policy_options import config_class, decoded_options
 from pipeline.policy.training_statistics import Statistics, widened, with_indicator
 
@@ -38,6 +44,9 @@ OURS = "gen3_vla"
 # Not fields of a configuration, but of how one begins.
 PATH = "path"
 ALLOW_DOWNLOAD = "allow_download"
+
+# Options that name a model, of which the configuration and the tokenizer are read in any case.
+_BACKBONES = ("vlm_model_name", "vlm")
 
 
 @dataclass(frozen=True)
@@ -69,15 +78,9 @@ def new_checkpoint(
     that is one longer: see :mod:`pipeline.policy.advantage_prompt`. Raises ``InputError``, one line, for
     an unknown type or option, values that contradict each other, and weights that are not there.
     """
-    wanted = dict(options or {})
-    path, allow = wanted.pop(PATH, None), bool(wanted.pop(ALLOW_DOWNLOAD, False))
-    config_class(policy_type)
-    decoded = decoded_options(policy_type, wanted)
+    path, allow, decoded = _wanted(policy_type, options)
     with local_only(not allow), contextlib.redirect_stdout(io.StringIO()):
-        if path is None:
-            config = _new_config(policy_type, facts, decoded, device)
-        else:
-            config = _stored_config(require_local(str(path), allow), policy_type, facts, decoded, device)
+        config = _config(policy_type, facts, path, allow, decoded, device)
         require_backbone_weights(getattr(config, BACKBONE_WEIGHTS, None), allow)
         stats = stats if policy_type == OURS else {**stats, ACTION: widened(stats[ACTION])}
         if not takes_language(config):
@@ -88,11 +91,54 @@ def new_checkpoint(
         except InputError:
             raise
         except Exception as error:  # constructors raise whatever they like, and loaders too
-            raise InputError(_reason(policy_type, error, allow)) from error
+            changed = _changed(path, decoded) if path is not None else {}
+            raise InputError(_reason(policy_type, error, allow, changed)) from error
     checkpoint = Checkpoint(policy, *processors)
     step = AdvantagePromptStep() if takes_language(config) else AdvantageStateStep()
     add_advantage_step(checkpoint.preprocessor, step)
     return checkpoint
+
+
+def check_policy(
+    policy_type: str, facts: TableFacts, options: Mapping[str, Any] | None = None, *, here: bool = True
+) -> None:
+    """Raises ``InputError`` for what :func:`new_checkpoint` would refuse before it reads or makes weights.
+
+    Unknown types and options, values that contradict each other, a policy that learns from rewards, and,
+    where the weights are to be read on this machine (``here``), files of a hub that are not on it.
+    """
+    path, allow, decoded = _wanted(policy_type, options)
+    with local_only(not allow), contextlib.redirect_stdout(io.StringIO()):
+        config = _config(policy_type, facts, path, allow, decoded, "cpu")
+        require_imitation(config)
+        if here:
+            require_backbone_weights(getattr(config, BACKBONE_WEIGHTS, None), allow)
+            for name in _BACKBONES:
+                require_backbone_files(name, str(getattr(config, name, "") or ""), allow)
+
+
+def _wanted(policy_type: str, options: Mapping[str, Any] | None) -> tuple[str | None, bool, dict[str, Any]]:
+    """The weights to begin with, whether they may be fetched, and the options as the type wants them."""
+    rest = dict(options or {})
+    path, allow = rest.pop(PATH, None), bool(rest.pop(ALLOW_DOWNLOAD, False))
+    config_class(policy_type)
+    return None if path is None else str(path), allow, decoded_options(policy_type, rest)
+
+
+def _config(
+    policy_type: str,
+    facts: TableFacts,
+    path: str | None,
+    allow: bool,
+    decoded: Mapping[str, Any],
+    device: str,
+) -> PreTrainedConfig:
+    if path is not None:
+        return _stored_config(require_local(path, allow), policy_type, facts, decoded, device)
+    try:
+        return _new_config(policy_type, facts, decoded, device)
+    except (OSError, ImportError) as error:  # some read a hub, or import a package of their own, here
+        raise InputError(_reason(policy_type, error, allow)) from error
 
 
 def fits(folder: Path, facts: TableFacts) -> bool:
@@ -161,7 +207,7 @@ def _stored_config(
     config = _read_config(path)
     if config.type != policy_type:
         raise InputError(
-            f"{path} holds a {config.type}, not a {policy_type}: say --policy.type {config.type}"
+            f"{path} holds a {config.type}, not a {policy_type}: the type has to be {config.type}"
         )
     inputs, outputs = _features(policy_type, facts)
     values = {**vars(config), "input_features": inputs, "output_features": outputs, "device": device}
@@ -194,10 +240,21 @@ def _no_backbone(config: PreTrainedConfig) -> dict[str, Any]:
     return {BACKBONE_WEIGHTS: None} if hasattr(config, BACKBONE_WEIGHTS) else {}
 
 
-def _reason(policy_type: str, error: Exception, allow: bool) -> str:
+def _changed(path: str, decoded: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that the weights in ``path`` were made with other values of: these."""
+    stored = vars(_read_config(path))
+    return {name: stored.get(name) for name, value in decoded.items() if stored.get(name) != value}
+
+
+def _reason(policy_type: str, error: Exception, allow: bool, changed: Mapping[str, Any] | None = None) -> str:
     text = _line(error)
     if isinstance(error, ImportError):
         return f"{policy_type} needs a package that is not installed: {text}"
+    if "size mismatch" in text and changed:
+        made = ", ".join(f"{name} {value!r}" for name, value in changed.items())
+        return (
+            f"the weights were made with {made}, and do not fit the options: leave {', '.join(changed)} out"
+        )
     if "size mismatch" in text:
         return f"the weights do not fit this robot's cameras, state (15) and actions (7): {text}"
     offline = any(

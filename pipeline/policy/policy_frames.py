@@ -15,6 +15,18 @@ from pipeline.frame_table import FrameTable
 
 # Policies that take images as bytes, a quarter of the copying; all others want floats in [0, 1].
 _TAKE_BYTES = frozenset({"gen3_vla"})
+_LEARN_FROM_REWARDS = frozenset({"gaussian_actor"})  # says nothing of rewards in its configuration
+
+
+def require_imitation(config: PreTrainedConfig) -> None:
+    """Raises ``InputError`` for a policy that is not trained by imitating actions from what was seen."""
+    seen = config.observation_delta_indices
+    rewards = config.reward_delta_indices is not None or config.type in _LEARN_FROM_REWARDS
+    if rewards or (seen and seen != list(range(seen[0], 1))):
+        raise InputError(
+            f"{config.type} learns from rewards or from what came later, which conditioned episodes do "
+            "not give: choose a policy that imitates actions"
+        )
 
 
 class PolicyFrames:
@@ -30,12 +42,8 @@ class PolicyFrames:
         absent = sorted(set(cameras) - set(table.cameras))
         if absent:
             raise InputError(f"the policy needs camera {absent[0]!r}; these episodes have {table.cameras}")
+        require_imitation(config)
         seen = config.observation_delta_indices
-        if config.reward_delta_indices is not None or (seen and seen != list(range(seen[0], 1))):
-            raise InputError(
-                f"{config.type} learns from rewards or from what came later, which conditioned episodes do "
-                "not give: choose a policy that imitates actions"
-            )
         self._table, self._type = table, config.type
         self._history = None if seen is None else len(seen) - 1
         deltas = config.action_delta_indices or [0]

@@ -22,6 +22,8 @@ _NOT_OPTIONS = frozenset(
     | {"license", "pretrained_path", "pretrained_revision"}
 )
 
+_NOTHING = ("none", "null")
+
 
 def policy_types() -> list[str]:
     """The types that LeRobot knows, this project's own included."""
@@ -67,8 +69,9 @@ def read_words(words: Iterable[str]) -> dict[str, Any]:
 def decoded_options(policy_type: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """``options`` as the fields of the type's configuration want them.
 
-    Dotted keys reach into nested settings. Raises ``InputError`` naming the option for one that the type
-    does not have, with near matches, and for a value of another type.
+    Dotted keys reach into nested settings. The texts "none" and "null" are ``None`` where an option may be
+    that, for files such as TOML that have no null. Raises ``InputError`` naming the option for one that the
+    type does not have, with near matches, and for a value of another type.
     """
     cls = config_class(policy_type)
     names = sorted({f.name for f in dataclasses.fields(cls) if f.init} - _NOT_OPTIONS)
@@ -99,6 +102,8 @@ def _put(into: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _decoded(hint: Any, value: Any, name: str, policy_type: str) -> Any:
+    if isinstance(value, str) and value.lower() in _NOTHING and type(None) in typing.get_args(hint):
+        return None
     try:
         return draccus.decode(hint, value)
     except Exception as error:  # draccus raises several types of its own, and what constructors raise

@@ -1,18 +1,21 @@
 """Runs any LeRobot checkpoint on this project's robots: a robot's observation in, an action out."""
 
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from lerobot.utils.constants import OBS_IMAGES, OBS_STATE
+from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 
 from pipeline.episode import ACTION_NAMES, POLICY_STATE_NAMES
 from pipeline.errors import InputError
 from pipeline.policy.advantage_prompt import AdvantageStateStep, advantage_step
 from pipeline.policy.checkpoint import load_checkpoint
+from pipeline.policy.gen3.observations import ObservationQueue
+from pipeline.policy.modeling_gen3_vla import Gen3VLAPolicy
 from pipeline.prompts import Indicator, prompt
 
 
@@ -72,25 +75,34 @@ class PolicyRunner:
     def act(self, observation: dict[str, Any]) -> np.ndarray:
         """The next action, float32 (7,), for a robot's flat observation.
 
-        A new chunk is predicted whenever the policy's queue is empty (every ``n_action_steps``).
+        A new chunk is predicted whenever the policy's queue is empty (every ``n_action_steps``). A policy
+        that looks at several observations remembers that of every call: call it once a control step.
         Raises ``InputError`` before the first :meth:`reset` and when the observation lacks a camera.
         """
-        return self._ask(observation, self._policy.select_action)[0]
+        return self._ask([observation], lambda batches: self._policy.select_action(batches[0]))[0]
 
-    def plan(self, observation: dict[str, Any]) -> np.ndarray:
+    def plan(self, observation: dict[str, Any], before: Sequence[dict[str, Any]] | None = None) -> np.ndarray:
         """A whole chunk of actions, float32 (n, 7): for this control step and those that follow.
 
-        Leaves the queue of :meth:`act` alone, except for policies that look at several past
-        observations: of these it gives only the ``n_action_steps`` actions that they would execute.
-        Raises as :meth:`act` does.
+        ``before`` holds the observations of the control steps just before, oldest first, back to the
+        episode's start or for :attr:`observed_steps` - 1 steps; a policy of one observation needs none.
+        Leaves the queue of :meth:`act` alone, except for LeRobot's own policies of several observations,
+        which give only the ``n_action_steps`` actions that they would execute. Raises as :meth:`act` does,
+        and ``InputError`` where such a policy gets no ``before``: it learned from successive frames.
         """
-        if getattr(self._policy.config, "n_obs_steps", 1) == 1:
-            return self._ask(observation, lambda batch: self._policy.predict_action_chunk(batch)[0])
-        # Their chunk is predicted from a queue of observations, which only select_action fills.
-        return self._ask(
-            observation,
-            lambda batch: torch.cat([self._policy.select_action(batch) for _ in range(self.execute_steps)]),
-        )
+        if self.observed_steps == 1:
+            return self._ask([observation], lambda batches: self._policy.predict_action_chunk(batches[0])[0])
+        if before is None:
+            raise InputError(
+                f"{self.checkpoint} looks at the last {self.observed_steps} control steps, of which who asks "
+                "for its plans shows only one: train it with n_obs_steps 1 to drive an arm this way"
+            )
+        return self._ask([*before[1 - self.observed_steps :], observation], self._plan_from)
+
+    @property
+    def observed_steps(self) -> int:
+        """How many successive control steps' observations the policy looks at."""
+        return int(getattr(self._policy.config, "n_obs_steps", 1))
 
     @property
     def execute_steps(self) -> int:
@@ -98,8 +110,15 @@ class PolicyRunner:
         return int(getattr(self._policy.config, "n_action_steps", 1))
 
     def drop_plan(self) -> None:
-        """Forgets what is left of the chunk, so that the next :meth:`act` plans from its observation."""
-        self._policy.reset()
+        """Forgets what is left of the chunk, so that the next :meth:`act` plans from its observation.
+
+        What a policy of several observations saw stays: the arm is where these frames led.
+        """
+        queue = _queued_actions(self._policy) if self.observed_steps > 1 else None
+        if queue is None:
+            self._policy.reset()
+        else:
+            queue.clear()
 
     def check_robot(
         self, observation_features: Mapping[str, Any], action_features: Mapping[str, Any] | None = None
@@ -132,7 +151,9 @@ class PolicyRunner:
             raise InputError(f"{self.checkpoint} gives {names[0]!r}, which this robot's actions do not have")
 
     def _ask(
-        self, observation: dict[str, Any], question: Callable[[dict[str, Any]], torch.Tensor]
+        self,
+        observations: Sequence[dict[str, Any]],
+        question: Callable[[list[dict[str, Any]]], torch.Tensor],
     ) -> np.ndarray:
         """The answer (n, 7) in the robot's units, drawn with this runner's own random numbers."""
         if self._prompt is None:
@@ -140,10 +161,29 @@ class PolicyRunner:
         cuda = [torch.device(self._device)] if self._device.startswith("cuda") else []
         with torch.random.fork_rng(devices=cuda), torch.inference_mode():
             torch.set_rng_state(self._random_state)
-            batch = self._preprocessor(self._batch(observation))
-            actions = self._postprocessor(question(batch))
+            batches = [self._preprocessor(self._batch(observation)) for observation in observations]
+            actions = self._postprocessor(question(batches))
             self._random_state = torch.get_rng_state()
         return actions.float().numpy()
+
+    def _plan_from(self, batches: list[dict[str, Any]]) -> torch.Tensor:
+        """The chunk (n, 7) of a policy that looks at several observations; the last one is now."""
+        if isinstance(self._policy, Gen3VLAPolicy):
+            seen = ObservationQueue(self.observed_steps)
+            together = [seen.add(batch) for batch in batches][-1]
+            return self._policy.predict_action_chunk(together)[0]
+        # LeRobot's stack what select_action was given; an action that is queued keeps it from predicting.
+        self._policy.reset()
+        queue = _queued_actions(self._policy)
+        if queue is None:
+            raise InputError(f"{self.checkpoint}: policies of type {self._policy.config.type} cannot plan")
+        for batch in batches[:-1]:
+            queue.append(torch.zeros(1, len(ACTION_NAMES)))
+            self._policy.select_action(batch)
+        first = self._policy.select_action(batches[-1])
+        chunk = torch.cat([first, *queue])
+        queue.clear()
+        return chunk
 
     def _batch(self, observation: dict[str, Any]) -> dict[str, Any]:
         """One sample in LeRobot's form: state float32, images float32 CHW in [0, 1], the prompt."""
@@ -158,3 +198,17 @@ class PolicyRunner:
                 image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
             batch[key] = torch.from_numpy(image).permute(2, 0, 1).float().div_(255.0)
         return batch
+
+
+def _queued_actions(policy: Any) -> deque[torch.Tensor] | None:
+    """The queue in which ``policy`` keeps the actions of its chunk; ``None`` where it has none of its own.
+
+    LeRobot has two ways: an attribute, or an entry beside the queues of observations.
+    """
+    queues = getattr(policy, "_queues", None)
+    found = (
+        getattr(policy, "_queue", None),
+        getattr(policy, "_action_queue", None),
+        queues.get(ACTION) if isinstance(queues, dict) else None,
+    )
+    return next((queue for queue in found if isinstance(queue, deque)), None)

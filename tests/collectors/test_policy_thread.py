@@ -276,3 +276,39 @@ def test_a_person_takes_a_slow_policy_over_in_the_same_step_and_it_plans_anew() 
     assert frames[first].policy_action is not None, "what it wanted when it was taken over"
     assert frames[first + 5].policy_action is None, "after the hand-back it plans from where the arm is"
     assert frames[-1].action[2] == np.float32(0.02) and summary.take_overs == 1
+
+
+class Remembering(Counting):
+    """One that looks at three observations."""
+
+    observed_steps = 3
+    execute_steps = 4
+
+    def __init__(self) -> None:
+        """Like a fast one."""
+        super().__init__(length=8)
+        self.together: list[list[int]] = []
+
+    def plan(self, observation: dict[str, Any], before: list[dict[str, Any]] | None = None) -> np.ndarray:
+        """Notes the steps that it is shown."""
+        assert before is not None
+        self.together.append([seen["step"] for seen in [*before, observation]])
+        return super().plan(observation)
+
+
+def test_a_policy_of_several_observations_gets_those_of_successive_steps() -> None:
+    planner = Remembering()
+    with RunAhead(planner, 20.0) as policy:
+        started(policy)
+        for step in range(10):
+            asked(policy, step)
+            time.sleep(0.005)
+        policy.drop_plan()
+        asked(policy, 10)
+        wait_for(lambda: [8, 9, 10] in planner.together)  # a dropped plan leaves what was seen
+        policy.reset(TASK)
+        wait_for(lambda: policy.is_ready({"step": 0}))
+    assert planner.together[0] == [0]
+    assert planner.together[-1] == [0], "another episode"
+    for shown in planner.together:
+        assert shown == list(range(max(0, shown[-1] - 2), shown[-1] + 1))

@@ -21,7 +21,7 @@ from pipeline.policy.advantage_prompt import AdvantagePromptStep, AdvantageState
 from pipeline.policy.checkpoint import Checkpoint
 from pipeline.policy.configuration_gen3_vla import Gen3VLAConfig, gen3_features
 from pipeline.policy.modeling_gen3_vla import Gen3VLAPolicy
-from pipeline.policy.new_policy import PATH, fits, new_checkpoint, stored_type, table_facts
+from pipeline.policy.new_policy import PATH, check_policy, fits, new_checkpoint, stored_type, table_facts
 from pipeline.policy.policy_frames import PolicyFrames
 from pipeline.policy.policy_options import decoded_options, policy_types, read_words
 from pipeline.policy.training_statistics import table_statistics
@@ -127,7 +127,11 @@ def test_somebody_elses_weights_get_this_robots_features(vlm: Path, tmp_path: Pa
         ("act", {"input_features": {}}, "no option 'input_features'"),
         ("act", {**TINY_ACT, "n_action_steps": 9}, "policy options: .*chunk"),
         ("gen3_vla", {"n_action_steps": 9}, "n_action_steps is 9"),
-        ("act", {}, "weights ResNet18_Weights.IMAGENET1K_V1 are not on this machine: add --allow-download"),
+        (
+            "act",
+            {},
+            "weights ResNet18_Weights.IMAGENET1K_V1 are not on this machine: .*recap.toml",
+        ),
         ("smolvla", {}, "begins with files of a hub that are not on this machine"),
         ("smolvla", {PATH: "lerobot/smolvla_base"}, "is not a folder here: to fetch .* add --allow-download"),
         ("smolvla", {PATH: "/no/such/folder"}, "there is no folder /no/such/folder"),
@@ -140,6 +144,43 @@ def test_what_cannot_be_built_is_refused_in_one_line(
     with pytest.raises(InputError, match=message) as caught:
         build(policy_type, options)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_what_would_be_refused_later_is_told_without_weights(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, vlm: Path
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    check_policy("smolvla", FACTS, smolvla_options(vlm))
+    check_policy("act", FACTS, {"pretrained_backbone_weights": "none"})
+    check_policy("act", FACTS, {}, here=False)
+    for policy_type, options, message in (
+        ("act", {}, r'in recap.toml pretrained_backbone_weights = "none"'),
+        ("act", {**TINY_ACT, "n_action_steps": 9}, "chunk"),
+        ("tdmpc", {}, "tdmpc learns from rewards"),
+        ("gaussian_actor", {}, "gaussian_actor learns from rewards"),
+        ("smolvla", {"vlm_model_name": "/no/vlm"}, "option vlm_model_name: there is no folder /no/vlm"),
+        ("smolvla", {}, "option vlm_model_name: the files of .* are not on this machine"),
+    ):
+        with pytest.raises(InputError, match=message):
+            check_policy(policy_type, FACTS, options)
+
+
+def test_none_is_nothing_only_where_an_option_may_be_nothing() -> None:
+    found = decoded_options("act", {"pretrained_backbone_weights": "null", "use_vae": False})
+    assert found == {"pretrained_backbone_weights": None, "use_vae": False}
+    assert decoded_options("gen3_vla", {"backbone_tokens": "none"}) == {"backbone_tokens": "none"}
+
+
+def test_weights_that_do_not_fit_an_option_blame_the_option(tmp_path: Path) -> None:
+    build("act", TINY_ACT).save(tmp_path)
+    with pytest.raises(InputError, match=r"made with chunk_size 4, .* leave chunk_size out"):
+        build("act", {PATH: str(tmp_path), "chunk_size": 3})
+
+
+def test_all_files_of_a_checkpoint_may_be_read_by_the_same_people(tmp_path: Path) -> None:
+    build("act", TINY_ACT).save(tmp_path)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert any("step" in name for name in modes) and len(set(modes.values())) == 1, modes
 
 
 def test_words_become_options() -> None:

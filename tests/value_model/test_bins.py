@@ -71,7 +71,8 @@ def test_mirrored_distributions_have_mirrored_values(logits: list[float]) -> Non
     bins = ValueBins(11)
     probabilities = torch.softmax(torch.tensor(logits), 0)
     one, other = bins.expectation_of(probabilities), bins.expectation_of(probabilities.flip(0))
-    assert one.item() + 0.5 == pytest.approx(-(other.item() + 0.5), abs=1e-7)
+    # The two sums run in opposite orders over float32 numbers: they differ by a rounding or two.
+    assert one.item() + 0.5 == pytest.approx(-(other.item() + 0.5), abs=5e-7)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 0.01, -1.01])

@@ -159,7 +159,9 @@ def test_a_driver_and_its_workers_are_killed_and_what_they_did_is_counted(tmp_pa
     # The steps sleep, mostly.
     assert watch.work_s < watch.attempts_s
     logged = [json.loads(line) for line in (tmp_path / "attempts.jsonl").read_text().splitlines()]
-    assert len(logged) == len(watch.attempts) >= 4 + 3
+    assert (
+        len(logged) == len(watch.attempts) >= 4 + 1
+    )  # a worker may be killed before a look found it at work
 
 
 def test_work_is_the_time_of_a_core_that_the_holder_of_the_lock_has_had(tmp_path: Path) -> None:

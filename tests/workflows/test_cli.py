@@ -305,15 +305,19 @@ def test_status_counts_and_says_what_to_do_next(
     _, out, _ = recap(capsys, "status", *place)
     assert re.search(r"pick up the blue cube +corrected rollout +0 +0 +0 +1\n", out)
     assert re.search(r"pick up the red cube +demonstration +0 +0 +0 +1\n", out)
-    assert "champion: none yet" in out and "next: recap label" in out and "(3 episodes wait)" in out
+    assert "champion: none yet" in out and "next: recap label" in out
+    assert "waiting for people: 3 episodes to label" in out
     with LabelStore(workspace.labels_path) as store:
         store.sync((entry.id, entry.info.task) for entry in workspace.list_episodes())
         for number in range(3):
             store.set(f"episode-00{number}", "success", "ana")
     assert "next: recap improve" in recap(capsys, "status", *place)[1]
     ledger = Ledger(workspace)
+    before = step("train_base", 1, snapshot=frozen(workspace))
     made = step("fine_tune_recap", 1, snapshot=frozen(workspace))
     store_of_steps = StepStore(workspace.steps)
+    store_of_steps.execute(store_of_steps.call(before), lambda *_: None)
+    ledger.set_base(before.name, before.key, "trained on every demonstration")
     store_of_steps.execute(store_of_steps.call(made), lambda *_: None)
     ledger.record_iteration(1, made.key, {"reason": "promoted: faster"})
     ledger.promote(made.name, made.key, 1, "faster by 12 an hour")

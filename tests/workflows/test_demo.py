@@ -253,7 +253,7 @@ def test_the_other_commands_work_on_what_the_demo_left(finished: Finished, tmp_p
     assert "demo-skilled-0000" in recap("episodes", "list", "--workspace", root)
     assert "iteration-1.html" in recap("report", "--workspace", root)
     evaluated = recap("policy", "evaluate", "--workspace", root, "--starts", "2", "--ask", "nothing")
-    assert re.search(r"asked for nothing +\d+ %", evaluated)
+    assert "asked for nothing" in evaluated and re.search(r"^\S.*  2 +\d+ % \[", evaluated, re.MULTILINE)
     labels = tmp_path / "labels.csv"
     recap("label", "export", "--workspace", root, "--out", str(labels))
     assert len(labels.read_text().splitlines()) == 21

@@ -95,7 +95,7 @@ def test_in_a_process_that_ray_gave_a_gpu_it_is_plain_cuda(two_gpus: Any, tmp_pa
 
     training = ValueTrainingConfig(device="cuda:1").to_parameters()
     job = ScoringJob(tmp_path, "run", (), ValueEnsemble((), training, SIZE, ""))
-    actor = two_gpus.remote(Actor).options(num_gpus=1).remote(job)
+    actor = two_gpus.remote(Actor).options(num_gpus=1).remote(job, {})
     task = two_gpus.remote(trained_on).options(num_gpus=1).remote()
     assert two_gpus.get([actor.device.remote(), task]) == ["cuda", ["cuda", "cpu"]]
     two_gpus.kill(actor)

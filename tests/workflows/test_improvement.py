@@ -58,9 +58,7 @@ def attempts(successes: str, seconds: float = 4.0) -> list[Attempt]:
         ),
     ],
 )
-def test_the_films_caption_says_how_the_starts_that_it_shows_ended(
-    before: str, after: str, said: str
-) -> None:
+def test_the_films_caption_says_how_its_starts_ended(before: str, after: str, said: str) -> None:
     reference, candidate = attempts(before), attempts(after)
     filmed = [attempt.start_seed for attempt in choose_starts(reference, candidate, 3)]
     assert film_caption(reference, candidate, filmed, ("base", "RECAP")) == said

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.label_snapshot import freeze
 from pipeline.labels import LabelStore, Mark
 from pipeline.site_config import LabelsSection
 from pipeline.workspace import Workspace
@@ -186,6 +187,28 @@ def test_bad_lines_are_named_and_nothing_is_imported(recap: Recap, tmp_path: Pat
     )
     with recap.store() as store:
         assert store.current()["episode-000"].note == "two\nlines"
+
+
+def test_rows_that_nobody_labelled_are_no_bad_lines(recap: Recap, tmp_path: Path) -> None:
+    """As in frozen labels, whose rows are all episodes."""
+    recap("set", "episode-000", "success", "--annotator", "ana")
+    with recap.store() as store:
+        frozen = freeze(store, recap.lab.list_episodes(), tmp_path)
+    for leftover in recap.lab.root.glob("labels.sqlite*"):
+        leftover.unlink()
+    status, out, _ = recap("import", frozen.path)
+    others = len(frozen.rows) - 1
+    assert others > 1 and status == 0
+    assert out == (
+        f"{others} unlabelled: nothing to import\n"
+        "1 labels imported (0 replace others), 0 were there, 0 bad lines\n"
+    )
+    with recap.store() as store:
+        assert list(store.current()) == ["episode-000"]
+    # Who labelled, and not what, is a line that somebody has to look at.
+    file = tmp_path / "mine.csv"
+    file.write_text("episode_id,outcome,annotator\nepisode-001,,ana\n")
+    assert "line 2: an outcome is one of" in recap.refuses("1 of 1 lines", "import", file)
 
 
 def test_files_that_are_no_labels(recap: Recap, tmp_path: Path) -> None:

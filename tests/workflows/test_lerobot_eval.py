@@ -10,23 +10,33 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from collectors.lerobot_env import SimulatedGen3Env
+from collectors.lerobot_env.pick_env import FIRST_SCENE, PickEnv
+from collectors.simulated_gen3 import SimulatedGen3, SimulatedGen3Config
 from pipeline.episode import ACTION_NAMES
 from tests.policy_tables import train_tiny
-from tests.tiny_smolvla import build_smolvlm, smolvla_options
+from tests.tiny_checkpoint import save_tiny_checkpoint
+from tests.tiny_smolvla import TINY_GEN3, build_smolvlm, smolvla_options
+from workflows.evaluation import EvaluationConfig
+from workflows.loop_graph import COMMAND_SCENES, DEMONSTRATION_SCENES, ROLLOUT_SCENES
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_lerobots_own_command_judges_a_checkpoint(tmp_path: Path) -> None:
-    train_tiny(tmp_path / "smolvla", "smolvla", smolvla_options(build_smolvlm(tmp_path / "vlm")))
+@pytest.mark.parametrize("policy_type", ["smolvla", "gen3_vla"])
+def test_lerobots_own_command_judges_a_checkpoint(tmp_path: Path, policy_type: str) -> None:
+    if policy_type == "smolvla":
+        train_tiny(tmp_path / "policy", "smolvla", smolvla_options(build_smolvlm(tmp_path / "vlm")))
+    else:
+        save_tiny_checkpoint(tmp_path / "policy", **TINY_GEN3)
     command = [
         str(Path(sys.executable).with_name("lerobot-eval")),
         "--env.discover_packages_path=collectors.lerobot_env",
         "--env.type=simulated_gen3",
         "--env.episode_length=3",
-        f"--policy.path={tmp_path / 'smolvla'}",
+        f"--policy.path={tmp_path / 'policy'}",
         "--policy.device=cpu",
         "--eval.n_episodes=1",
         "--eval.batch_size=1",
@@ -62,3 +72,23 @@ def test_the_environment_is_the_same_arm_from_the_same_seed() -> None:
     assert env.call("render")[0].shape == (240, 240, 3)
     assert env.call("task_description") == ("pick up the red cube",)
     env.close()
+
+
+def test_its_scenes_are_in_no_training_set() -> None:
+    # A million turns of the loop, evaluated starts, or seeds of 'recap record' and 'recap rollout'.
+    many = 1_000_000
+    firsts = [*DEMONSTRATION_SCENES.values(), *(first + 10_000 * many for first in ROLLOUT_SCENES.values())]
+    firsts += [first + 1_000 * many for first in COMMAND_SCENES.values()]
+    firsts.append(EvaluationConfig(("pick up the red cube",), many).start(many)[1])
+    assert max(firsts) + many < FIRST_SCENE
+    task = "pick up the red cube"
+    env = PickEnv(task, rate_hz=10.0, image_size=84, max_steps=4)
+    seen, _ = env.reset(seed=0)
+    env.close()
+    with SimulatedGen3(SimulatedGen3Config(rate_hz=10.0, image_size=84)) as robot:
+        tables = []
+        for scene in (0, FIRST_SCENE):
+            robot.prepare(task, scene)
+            tables.append(robot.get_observation()["table"])
+    assert not np.array_equal(seen["pixels"]["table"], tables[0])
+    assert np.array_equal(seen["pixels"]["table"], tables[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,25 @@ def test_what_a_checkpoint_is_asked_for_follows_from_its_training(
 
     load_checkpoint(checkpoints["gen3_vla"]).save(tmp_path / "base")
     assert find_checkpoint(str(tmp_path / "base"), lab).indicator is None
+
+
+def test_a_step_is_named_with_its_policys_type(
+    lab: Workspace, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    for kind, checkpoint in checkpoints.items():
+        step = tmp_path / "train_policy" / f"{kind[0]}1fa245a99"
+        step.mkdir(parents=True)
+        (step / "checkpoint").symlink_to(checkpoint)
+        assert find_checkpoint(str(step), lab).name == kind  # a link: the folder that it leads to
+        (step / "checkpoint").unlink()
+        shutil.copytree(checkpoint, step / "checkpoint")
+        found = find_checkpoint(str(step), lab)
+        assert found.name == f"{kind} train_policy/{kind[0]}1fa245a"
+        assert found.label == f"{kind} {kind[0]}1fa245a", "what a film has room for"
+    shutil.copytree(checkpoints["act"], tmp_path / "mine")
+    assert find_checkpoint(str(tmp_path / "mine"), lab).name == "act mine"
+    (tmp_path / "empty").mkdir()
+    assert find_checkpoint(str(tmp_path / "empty"), lab).name == "empty"
 
 
 def test_the_difference_counts_pairs() -> None:

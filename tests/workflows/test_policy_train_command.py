@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipeline.episode import STATE_NAMES
+from pipeline.errors import InputError
 from pipeline.exchange.dataset_table import dataset_table
 from pipeline.policy.runner import PolicyRunner
 from pipeline.prompts import NEGATIVE, NONE, POSITIVE
@@ -23,8 +25,11 @@ from tests.tiny_smolvla import TINY_ACT, build_smolvlm, smolvla_options
 from tests.workflows.door_lab import IMAGE_SIZE, make_lab
 from workflows.cli import main
 from workflows.local_ray import local_ray
-from workflows.policy_door import STEP, DoorConfig, newest_data, workspace_step
+from workflows.policy_door import STEP, DoorConfig, check_policy, dataset_step, newest_data, workspace_step
+from workflows.policy_training_config import PolicyTrainingConfig
+from workflows.settings import FULL
 from workflows.step_files import CHECKPOINT
+from workflows.step_recipe import content_digest
 from workflows.step_store import StepResult, StepStore
 
 ROOT = Path(__file__).parents[2]
@@ -92,12 +97,20 @@ def test_smolvla_learns_from_the_newest_advantages_and_loads_without_us(
     assert f"checkpoint: {checkpoint}" in said
     assert step.manifest["parameters"]["training"]["policy_type"] == "smolvla"
     assert step.manifest["inputs"]["advantages"].startswith("advantages/")
+    assert step.manifest["parameters"]["training"]["indicator_dropout"] == 0.3
+    # The backbone that an option names counts by its files.
+    (folder,) = step.manifest["inputs"]["option_folders"]
+    assert folder == f"external:{content_digest(tmp_path / 'vlm')}"
     found = loaded_by_lerobot(checkpoint)
     # SmolVLA's own step adds the line's end behind ours.
     assert found["task"] == [f"{TASK}. Advantage: positive\n"] and found["action"] == 7
     # Tuned further, as the weights of this robot: statistics and features stay.
     training = {"steps": 2, "batch_size": 4, "lora_rank": 2, "precision": "bfloat16"}
-    config = DoorConfig("smolvla", str(checkpoint), training=training)
+    # Nothing of a whole checkpoint is to be fetched, so that it may be makes no difference.
+    config = DoorConfig("smolvla", str(checkpoint), allow_download=True, training=training)
+    check_policy(config, IMAGE_SIZE)
+    with pytest.raises(InputError, match=r"is trained further as it is: leave --policy\.chunk_size out"):
+        check_policy(replace(config, options={"chunk_size": 3}), IMAGE_SIZE)
     store, again = StepStore(lab.steps), workspace_step(lab, newest_data(lab), config)
     assert store.execute(store.call(again), lambda *_: None)
     tuned = store.find(again)
@@ -117,6 +130,10 @@ def test_act_gets_the_advantage_in_its_state_from_a_dataset(
     words = ["--policy.type", "act", "--dataset", str(dataset), "--image-size", str(IMAGE_SIZE)]
     step = train(lab, *words, *words_of(TINY_ACT))
     assert "act reads no text, so its state gets one more number" in capsys.readouterr().out
+    # The dataset's prompts have left out their share of the indicators already.
+    assert step.manifest["parameters"]["training"]["indicator_dropout"] == 0.0
+    asked_for = DoorConfig("act", training={"indicator_dropout": 0.2})
+    assert dataset_step(dataset, asked_for).parameters["training"]["indicator_dropout"] == 0.2
     found = loaded_by_lerobot(step.path / CHECKPOINT)
     state = found["state"]
     assert isinstance(state, list) and len(state) == 16 and state[-1] == pytest.approx(1.0)
@@ -147,7 +164,14 @@ def test_a_datasets_table_is_its_frames_and_their_indicators(tmp_path: Path) -> 
     [
         (["--policy.type", "smolvle"], "did you mean smolvla"),
         (["--policy.type", "act", "--policy.chunk_sze=3"], "did you mean chunk_size"),
+        (["--policy.type", "act", "--policy.chunk_size=3"], "chunk"),
+        (["--policy.type", "tdmpc"], "tdmpc learns from rewards"),
+        (["--policy.type", "gaussian_actor"], "gaussian_actor learns from rewards"),
+        (["--learning-rate", "nan"], "learning_rate is nan, must be a finite number"),
         (["--stepss", "5"], "no such option: --stepss: did you mean --steps?"),
+        (["--policy-type", "act"], "no such option: --policy-type: did you mean --policy.type?"),
+        (["--polcy.type", "act"], "no such option: --polcy.type: did you mean --policy.type?"),
+        (["--policy-path=DIR"], "no such option: --policy-path=DIR: did you mean --policy.path?"),
         (["--lora-rank", "4"], "name them with --policy.path"),
         (["--image-size", "64"], "--image-size is for --dataset"),
         (["--dataset", "/no/such"], "there is no LeRobotDataset"),
@@ -158,8 +182,46 @@ def test_what_cannot_be_done_is_said_in_one_line(
     lab: Workspace, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["policy", "train", "--workspace", str(lab.root), *words]) == 2
-    said = capsys.readouterr().err
+    out, said = capsys.readouterr()
     assert message in said and said.count("\n") == 1
+    assert out == "", "nothing was begun"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--polcy.type", "act"], ["--lora-rank", "4"], ["--learning-rate", "nan"], ["--dataset", "/no"], []],
+)
+def test_what_needs_no_network_is_told_without_loading_torch(tmp_path: Path, words: list[str]) -> None:
+    Workspace(tmp_path).create()
+    script = (
+        "import sys\nfrom workflows.cli import main\n"
+        "assert main(sys.argv[1:]) == 2\nassert not {'torch', 'lerobot', 'ray'} & sys.modules.keys()"
+    )
+    command = [sys.executable, "-c", script, "policy", "train", "--workspace", str(tmp_path), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_help_says_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["policy", "train", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    training, policy = PolicyTrainingConfig(), FULL.policy
+    for option, default in (
+        ("steps", policy.fine_tune_steps),
+        ("batch-size", training.batch_size),
+        ("accumulate", training.accumulate),
+        ("learning-rate", f"LeRobot's for the type; gen3_vla {policy.fine_tune_learning_rate}"),
+        ("lora-rank", f"{training.lora_rank}: the weights"),
+        ("precision", training.precision),
+        ("ema-decay", training.ema_decay),
+        ("indicator-dropout", f"{policy.indicator_dropout}; with --dataset 0,"),
+        ("positive-share", "as many as there are"),
+        ("image-size", FULL.recording.image_size),
+        ("device", training.device),
+    ):
+        _, found, rest = said.partition(f"--{option} <")
+        assert found and rest.split("[default: (", 1)[1].startswith(str(default)), option
+    assert training.positive_share is None
 
 
 def test_without_advantages_the_next_command_is_named(

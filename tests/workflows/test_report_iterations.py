@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,10 @@ def test_it_says_first_who_drives_and_how_well(made: SampleHistory) -> None:
         "The policy of iteration 2 drives: it succeeds in 57 % of attempts, the base policy in 40 %." in top
     )
     assert "✕ values refused Turn 5, stopped" in top
+    turn = document(made).history()[0]
+    written = (made.workspace.reports / "values-5.html").stat().st_mtime
+    assert datetime.fromisoformat(turn.recorded).timestamp() == int(written)
+    assert turn.recorded[:16].replace("T", " ") in text
     assert "Episodes learned from 9 → 36" in top and "Corrections per rollout" in top
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from workflows.report_lines import HEIGHT, Frame, Layer, Line, Point, line_chart, stack_chart
+from workflows.report_words import number
 
 VALUE = st.floats(-1e6, 1e6, allow_nan=False).map(lambda value: round(value, 6))
 NAMES = st.text(st.characters(blacklist_categories=("Cs", "Cc")), max_size=12)
@@ -68,6 +70,25 @@ def test_names_and_reasons_are_text_only() -> None:
     said = [element.text or "" for element in ET.fromstring(svg).iter("title")]
     assert hostile in said and any(hostile in text and "iteration 2" in text for text in said)
     assert re.search(r"stroke|event", svg)
+
+
+@pytest.mark.parametrize("digits", [0, 1, 3])
+@given(values=st.lists(st.floats(-2, 2).map(lambda value: round(value, 5)), min_size=1, max_size=5))
+def test_no_two_numbers_of_an_axis_read_alike(values: list[float], digits: int) -> None:
+    frame = Frame(tuple(range(1, 1 + len(values))), {})
+    points = tuple(Point(1 + k, value) for k, value in enumerate(values))
+    svg = line_chart(frame, [Line("x", "s-base", points)], partial(number, digits=digits), low=None)
+    found = ET.fromstring(svg)
+    axis = [text.text for text in found.iter("text") if text.get("text-anchor") == "end"][:-1]
+    assert len(axis) == len(set(axis)) >= 2
+
+
+def test_where_all_is_zero_the_line_lies_on_the_axis() -> None:
+    points = (Point(1, 0.0, 0.0, 0.0), Point(2, 0.0))
+    svg = line_chart(Frame((1, 2), {}), [Line("x", "s-base", points)], number)
+    grid = [y for (y,) in places(svg, "line", "y1")]
+    assert [y for (y,) in places(svg, "circle", "cy")] == [max(grid)] * 2
+    assert re.findall(r">(\d)</text>", svg)[:2] == ["0", "1"]
 
 
 def test_equal_values_and_nothing_at_all() -> None:

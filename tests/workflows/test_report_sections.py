@@ -13,6 +13,7 @@ from tests.workflows.report_samples import TASKS, attempts, make_data
 from workflows.comparison import performance
 from workflows.report import ReportData, write_report
 from workflows.report_came_in import CameIn
+from workflows.report_decision import guards_table, looks_table
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +116,14 @@ def test_the_loss_of_value_models_is_drawn_beside_that_of_policies(data: ReportD
     curves = {"training": [(10, 5.0), (20, 4.0)], "validation": [(20, 4.5)]}
     html = write_report(replace(data, value_curves=curves), tmp_path / "r.html").read_text()
     assert "training: loss 4 at step 20; validation: loss 4.5 at step 20" in html
+
+
+def test_a_look_at_which_no_p_could_count_needs_none() -> None:
+    looks = (
+        {"starts": 10, "difference": 0.0, "p": 1.0, "bound": 0.0, "verdict": "not better beyond chance"},
+    )
+    found = looks_table(looks)
+    assert found is not None and found.rows == (("10", "0.0", "1", "–", "not better beyond chance"),)
+    # A guard rail's bound of 0 is one: none more is allowed.
+    allowed = guards_table(({"name": "interventions", "worse": 0.0, "bound": 0.0},))
+    assert allowed is not None and allowed.rows[0][-1] == "0"

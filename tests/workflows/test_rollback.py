@@ -65,6 +65,20 @@ def test_it_says_what_it_would_do_and_does_it_only_when_told(
     assert "champion: iteration 1, rolled back to " in recap(capsys, lab, "status")[1]
 
 
+def test_the_page_over_all_iterations_says_it_at_once_and_never_stops_it(
+    lab: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = lab.reports / "index.html"
+    assert recap(capsys, lab, "rollback")[0] == 0 and not page.exists()
+    assert recap(capsys, lab, "rollback", "--yes", "--reason", "it drops the cube")[0] == 0
+    assert "it drops the cube" in page.read_text()
+    page.unlink()
+    page.mkdir()  # cannot be written
+    status, out, err = recap(capsys, lab, "rollback", "--to", "3", "--yes")
+    assert status == 0 and out.endswith("done: iteration 3 is the champion\n")
+    assert "the page over all iterations is as it was" in err and "recap report --all" in err
+
+
 def test_back_twice_goes_further_back_and_forward_by_number(
     lab: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -150,7 +164,7 @@ def test_a_checkpoint_that_is_gone_or_damaged_is_named_and_refused(
     (lab.steps / "train" / checkpoint(0).key / "first.npy").write_bytes(b"other")
     status, _, error = recap(capsys, lab, "rollback", "--to", "base", "--yes")
     assert status == 2 and "base is damaged" in error and "first.npy" in error
-    assert error.endswith("; there is no other\n")
+    assert error.endswith("; no other champion is left\n")
     assert len(Ledger(lab).champions()) == 3
 
 

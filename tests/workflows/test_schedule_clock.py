@@ -97,7 +97,7 @@ def test_the_list_says_that_the_clock_was_wrong(lab: Lab, capsys: pytest.Capture
     said = capsys.readouterr().out
     assert said.count("nightly: the clock is wrong, or was: noted times that are yet to come ") == 1
     # The last run is the one that was noted last.
-    assert lab.ran and f"{lab.ran[-1]:%Y-%m-%d %H:%M} kept" in said
+    assert lab.ran and f"{lab.ran[-1]:%Y-%m-%d %H:%M} UTC, kept" in said
 
 
 def test_a_run_that_ended_on_a_wrong_clock_refuses_nothing(lab: Lab) -> None:

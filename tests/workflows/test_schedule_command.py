@@ -18,6 +18,7 @@ from workflows.cli import main
 from workflows.schedule import Schedule
 from workflows.schedule_conditions import NAMES
 from workflows.schedule_database import FILE
+from workflows.schedule_state import schedules_state
 from workflows.schedule_store import ScheduleStore
 
 HEAVY = ("ray", "torch", "lerobot", "streamlit", "mujoco", "pandas", "pyarrow", "matplotlib")
@@ -175,6 +176,31 @@ def test_a_tick_says_what_it_would_do_does_it_and_shows_it(
     assert "condition not met" in out and out.endswith("1 run\n")
     [noted] = json.loads(recap(capsys, root, "history", "--json")[1])
     assert noted["outcome"] == "condition not met" and noted["events"][0]["measured"] == {"episodes": 0}
+
+
+def test_looking_uses_one_clock_the_schedules_own_and_fits_a_screen(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    condition = "new_labelled_episodes>=50 and hours_since_last_iteration>=12 and episodes>=3"
+    options = ("--", "--value-steps", "8000", "--policy-steps", "30000")
+    zone = ("--time-zone", "Asia/Tokyo", "--when", condition, "--notify-url", "https://hooks.example.org/x")
+    assert recap(capsys, root, "add", "nightly-at-the-lab", "0 2 * * 1-5", *zone, *options)[0] == 0
+    out = recap(capsys, root, "list")[1]
+    found = re.search(r"nightly-at-the-lab  0 2 \* \* 1-5  (\S+ 02:00 JST)  -\n", out)
+    assert found is not None and max(len(line) for line in out.splitlines()) <= 110
+    # All is there, whatever line it stands on.
+    assert f"in Asia/Tokyo, if {condition}; missed times: once; tells https://hooks.example.org/..." in (
+        " ".join(out.split())
+    )
+    assert "  recap improve --value-steps 8000 --policy-steps 30000\n" in out
+    assert f"nightly-at-the-lab: not due before {found[1]}\n" in recap(capsys, root, "tick", "--dry-run")[1]
+    assert f"nightly-at-the-lab is due next, {found[1]}" in schedules_state(Workspace(root)).line()
+
+
+def test_the_help_says_what_may_be_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schedule", "add", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "recap schedule add [OPTIONS] [NAME] CRON [-- OPTIONS]\n" in out and "[required]" not in out
 
 
 def test_a_run_by_hand_that_fails_is_status_1(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import sqlite3
 import subprocess
 import sys
 import time
@@ -55,7 +57,7 @@ def test_the_picture_comes_first(lab: SampleLab, capsys: pytest.CaptureFixture[s
     assert next(line for line in lines if line.startswith("next: ")).startswith("next: recap rollout")
     assert lines.index("4 episodes, 0.00 hours, 0 unlabelled") > 5
     disk = next(line for line in lines if line.startswith("disk: episodes "))
-    assert "steps 0.0 MiB" in disk and lines.index(disk) >= len(lines) - 2
+    assert re.search(r"steps \d+ KiB", disk) and "0.0 MiB" not in disk and lines.index(disk) >= len(lines) - 2
 
 
 def test_episodes_and_labels_after_the_frozen_ones_are_new_and_wait(
@@ -72,7 +74,7 @@ def test_episodes_and_labels_after_the_frozen_ones_are_new_and_wait(
     assert seen["waiting"] == {"unlabelled": 1, "second_opinion": 0, "disputed": 0, "known": True}
     assert seen["to_record"] == ["'open the drawer' has no failure: a value model learns from both"]
     out = recap(capsys, lab, "status")
-    assert "waiting for people: 1 episode to label" in out and "(1 episode wait)" in out
+    assert "waiting for people: 1 episode to label" in out and "(1 episode to label)" in out
 
 
 def test_what_is_new_is_what_the_conditions_of_schedules_count(
@@ -162,7 +164,7 @@ def test_what_gc_would_free_the_value_model_and_who_works_are_said(
     (partial / "large.bin").write_bytes(bytes(3 * 2**20))
     with driver_lock(lab.workspace.root):
         out = recap(capsys, lab, "status")
-    assert f"at work: process {os.getpid()} " in out
+    assert f"at work: process {os.getpid()} " in out and f"next: wait for process {os.getpid()}\n" in out
     assert "value model: 2 networks, " in out and "labels abcdef01" in out
     assert "'recap gc' would free up to 3.0 MiB" in out
     assert "at work" not in recap(capsys, lab, "status")
@@ -179,7 +181,49 @@ def test_only_the_last_iterations_are_listed(lab: SampleLab, capsys: pytest.Capt
     for _ in range(4):
         lab.turn(promoted=False)
     out = recap(capsys, lab, "status")
-    assert "(1 iterations before these" in out and "\niteration 6, " in out and "\niteration 1, " not in out
+    assert "(1 iteration before these" in out and "\niteration 5, " in out and "\niteration 1, " not in out
+    # The last one is the last turn, and told once.
+    assert "last turn: iteration 6, " in out and out.count("iteration 6, ") == 1
+
+
+def test_a_turn_that_its_values_stopped_is_the_last_one(
+    lab: SampleLab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = lab.store.path(lab.turns[0].report) / "report.html"
+    page.write_text("values")
+    lab.workspace.reports.mkdir(exist_ok=True)
+    (lab.workspace.reports / "values-2.html").symlink_to(page)
+    assert document(capsys, lab)["refused_turn"] is None  # turn 2 went on later
+    (lab.workspace.reports / "values-3.html").symlink_to(page)
+    finished = json.loads((page.parent / "manifest.json").read_text())["finished"]
+    assert document(capsys, lab)["refused_turn"] == {"n": 3, "page": "values-3.html", "recorded": finished}
+    out = recap(capsys, lab, "status")
+    last = next(line for line in out.splitlines() if line.startswith("last turn: "))
+    assert re.fullmatch(
+        r"last turn: turn 3 stopped, 20\S+ \S+ \(.*\): its values cannot be trusted, "
+        r"see reports/values-3\.html",
+        last,
+    )
+    assert (
+        "\niteration 2, " in out and "next: mend what reports/values-3.html says, then recap improve" in out
+    )
+
+
+def test_the_rule_of_a_decision_is_left_to_its_report(
+    lab: SampleLab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    decision = {"rule": "Promoted where it makes more", "looks": [{"starts": 10}]}
+    summary = {
+        "promoted": False,
+        "reason": "kept",
+        "report": "reports/iteration-2.html",
+        "decision": decision,
+    }
+    with sqlite3.connect(lab.workspace.ledger_path) as database:
+        database.execute("UPDATE iterations SET summary = ? WHERE n = 2", (json.dumps(summary),))
+    out = recap(capsys, lab, "status")
+    assert "decided after 10 starts; by what rule: see reports/iteration-2.html\n" in out
+    assert "Promoted where" not in out
 
 
 def test_the_json_is_complete_and_the_lineage_a_tree(

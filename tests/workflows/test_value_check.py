@@ -146,7 +146,7 @@ def unlabel(lab: Workspace) -> None:
         (set_toml("[value]\nn_stp = 3\n"), "n_stp"),
         (delete_ensemble, "no value model yet: train one with 'recap value train'"),
         (overwrite_weights, "model.safetensors is damaged"),
-        (unlabel, "label some with 'recap label'"),
+        (unlabel, "labels.sqlite is missing or empty"),
     ],
 )
 def test_what_cannot_be_judged_is_an_error(

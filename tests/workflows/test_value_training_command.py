@@ -275,8 +275,10 @@ def test_what_the_site_says_is_taken_over() -> None:
     assert settings.value == ValueSettings(
         members=3, n_step=None, n_seconds=1.5, positive_fraction=0.4, device="cuda", workers=2
     )
-    assert settings_from_site(FULL, SiteConfig()) == FULL
-    assert replace(settings, value=FULL.value) == FULL
+    # Evaluations of a turn stop as soon as they are decided.
+    turn = replace(FULL, promotion=replace(FULL.promotion, stop_early=True))
+    assert settings_from_site(FULL, SiteConfig()) == turn
+    assert replace(settings, value=FULL.value) == turn
     to_the_end = value_with(FULL.value, ValueSection(n_step="end"))
     assert (to_the_end.n_step, to_the_end.n_seconds) == (None, None)
     frames = value_with(settings.value, ValueSection(n_step=20))

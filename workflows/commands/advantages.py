@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.errors import InputError
-from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption, existing_workspace, table
+from workflows.commands.options import (
+    DEFAULT_WORKSPACE,
+    WorkspaceOption,
+    existing_workspace,
+    table,
+    workspace_option,
+)
 from workflows.json_documents import read_json
 
 if TYPE_CHECKING:
@@ -80,6 +86,7 @@ def advantages(
         print(line)
     for line in label_changes(found, ensemble, snapshot):
         print(line)
+    print(f"next: recap value check{workspace_option(found.root)}")
 
 
 def _with_options(
@@ -153,7 +160,6 @@ def summary(
         f"written: {labelled.path / ADVANTAGES_FILE}, and run {scoring_run(labelled.path)} for 'recap label'",
         str(judged.result["headline"]),
         *(f"  {VERDICT_WORDS['fail']}  {check.name}: {check.sentence}" for check in failed),
-        "next: recap value check",
     ]
 
 

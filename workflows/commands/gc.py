@@ -9,6 +9,7 @@ import typer
 
 from pipeline.errors import Failure, InputError
 from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption, existing_workspace, table
+from workflows.counted_words import counted
 from workflows.disk_usage import freed_by_removing, size_in_words
 from workflows.gc_plan import KEPT_BEFORE, WHY, Garbage, GcPlan, plan_gc
 
@@ -79,7 +80,7 @@ def _show(plan: GcPlan, freed: dict[Path, int]) -> None:
         kept.append(f"iteration {plan.last_iteration}, the last")
     print(
         f"kept: what {', '.join(kept) or 'the next iteration'} came from, reports and evaluations: "
-        f"{plan.kept_steps} steps, {size_in_words(plan.kept_bytes)}"
+        f"{counted(plan.kept_steps, 'step')}, {size_in_words(plan.kept_bytes)}"
     )
     print("kept in any case: episodes, labels, snapshots, the ledger")
 

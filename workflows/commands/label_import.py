@@ -37,6 +37,8 @@ class Line:
     where: str
     label: NewLabel | None
     fault: str = ""
+    is_open: bool = False
+    """Whether it is of an episode that nobody had labelled, as frozen labels name those too."""
 
 
 def import_labels(
@@ -53,7 +55,8 @@ def import_labels(
     """Imports labels made elsewhere; a second time changes nothing. Reads FILE, appends to labels.sqlite.
 
     Columns: episode_id, outcome; and where they are there: annotator, note, quality, marks, as 'recap label
-    export' writes them. Other columns are ignored. Nothing is imported if any line is bad.
+    export' writes them. Other columns are ignored, and so are rows without outcome and annotator. Nothing is
+    imported if any line is bad.
     """
     found = existing_workspace(workspace)
     lines = list(_lines(file, annotator))
@@ -61,7 +64,8 @@ def import_labels(
         lengths = {entry.id: entry.length for entry in found.list_episodes()}
         lines = _judged(lines, store, lengths)
         new = [line.label for line in lines if line.label is not None and not line.fault]
-        bad = [line for line in lines if line.fault and line.label is None]
+        bad = [line for line in lines if line.fault and line.label is None and not line.is_open]
+        unlabelled = sum(line.is_open for line in lines)
         for line in bad[:_NAMED]:
             print(f"{file}, {line.where}: {line.fault}")
         if len(bad) > _NAMED:
@@ -75,7 +79,9 @@ def import_labels(
         if new and not dry_run:
             store.set_all(new)
     verb = "would be imported" if dry_run else "imported"
-    there = len(lines) - len(new) - len(bad)
+    there = len(lines) - len(new) - len(bad) - unlabelled
+    if unlabelled:
+        print(f"{unlabelled} unlabelled: nothing to import")
     print(f"{len(new)} labels {verb} ({replaced} replace others), {there} were there, {len(bad)} bad lines")
 
 
@@ -126,6 +132,9 @@ def _lines(file: Path, annotator: str | None) -> Iterator[Line]:
     if file.suffix not in readers:
         raise InputError(f"cannot import {file}: its name must end in .csv or .parquet")
     for where, row in readers[file.suffix](file):
+        if _is_open(row):
+            yield Line(where, None, is_open=True)
+            continue
         try:
             yield Line(where, _label(row, annotator))
         except InputError as error:
@@ -149,6 +158,11 @@ def _label(row: Mapping[str, Any], annotator: str | None) -> NewLabel:
     return NewLabel(
         texts["episode_id"], texts["outcome"], name, texts["note"], texts["quality"] or None, ordered
     )
+
+
+def _is_open(row: Mapping[str, Any]) -> bool:
+    """Whether a row names an episode, and says neither an outcome nor who gave one."""
+    return bool(row.get("episode_id")) and not any(row.get(name) for name in ("outcome", "annotator"))
 
 
 def _text(name: str, value: Any) -> str:

@@ -41,6 +41,11 @@ def command_group(help_text: str) -> typer.Typer:
     )
 
 
+def workspace_option(root: Path) -> str:
+    """What a command to copy says of the workspace: nothing where it is the default one."""
+    return "" if root == DEFAULT_WORKSPACE else f" --workspace {root}"
+
+
 def existing_workspace(root: Path) -> Workspace:
     """The workspace at ``root``; a ``recap.toml`` is enough of one. ``InputError`` where there is none."""
     if root.is_file():

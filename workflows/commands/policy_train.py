@@ -13,7 +13,8 @@ from pipeline.errors import InputError
 from workflows.commands.options import DEFAULT_WORKSPACE, SeedOption, WorkspaceOption, existing_workspace
 
 if TYPE_CHECKING:
-    from workflows.policy_door import DoorConfig
+    from pipeline.workspace import Workspace
+    from workflows.policy_door import ConditionedData, DoorConfig
     from workflows.step_store import StepResult
 
 # Of this command; words that begin with --policy. go to the policy's own configuration.
@@ -35,7 +36,8 @@ def train(
         typer.Option(
             "--policy.type",
             metavar="TYPE",
-            help="gen3_vla, smolvla, pi0, pi05, act, diffusion ..., as LeRobot",
+            help="gen3_vla, smolvla, pi0, pi05, act, diffusion ..., as LeRobot.",
+            show_default="the weights', or gen3_vla",
         ),
     ] = None,
     policy_path: Annotated[
@@ -51,27 +53,59 @@ def train(
     allow_download: Annotated[
         bool, typer.Option("--allow-download", help="Fetch what is named by a hub id and not here.")
     ] = False,
-    steps: Annotated[int | None, typer.Option(help="Gradient steps.", min=1)] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Observations a batch.", min=1)] = None,
-    accumulate: Annotated[int | None, typer.Option(help="Batches a gradient step.", min=1)] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak, after the warm-up.")] = None,
-    lora_rank: Annotated[
-        int | None, typer.Option(help="Train low-rank updates of this rank, not the weights.", min=0)
+    steps: Annotated[int | None, typer.Option(help="Gradient steps.", min=1, show_default="1200")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Observations a batch.", min=1, show_default="64")
     ] = None,
-    precision: Annotated[Precision | None, typer.Option(help="Of the forward pass.")] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(help="Batches a gradient step.", min=1, show_default="1")
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(help="Peak, after the warm-up.", show_default="LeRobot's for the type; gen3_vla 0.0005"),
+    ] = None,
+    lora_rank: Annotated[
+        int | None,
+        typer.Option(
+            help="Train low-rank updates of this rank, not the weights.",
+            min=0,
+            show_default="0: the weights",
+        ),
+    ] = None,
+    precision: Annotated[
+        Precision | None, typer.Option(help="Of the forward pass.", show_default="float32")
+    ] = None,
     ema_decay: Annotated[
-        float | None, typer.Option(help="Of the running mean of the weights that is saved; 0: the last ones.")
+        float | None,
+        typer.Option(
+            help="Of the running mean of the weights that is saved; 0: the last ones.", show_default="0.995"
+        ),
     ] = None,
     indicator_dropout: Annotated[
-        float | None, typer.Option(help="Share of samples whose prompt is the bare task.", min=0, max=1)
+        float | None,
+        typer.Option(
+            help="Share of samples whose prompt is the bare task.",
+            min=0,
+            max=1,
+            show_default="0.3; with --dataset 0, which has left some out",
+        ),
     ] = None,
     positive_share: Annotated[
-        float | None, typer.Option(help="Share of each batch drawn from positive frames.", min=0, max=1)
+        float | None,
+        typer.Option(
+            help="Share of each batch drawn from positive frames.",
+            min=0,
+            max=1,
+            show_default="as many as there are",
+        ),
     ] = None,
     image_size: Annotated[
-        int | None, typer.Option(help="Side of a dataset's images in pixels; default 84.", min=16)
+        int | None,
+        typer.Option(help="Side of a dataset's images in pixels.", min=16, show_default="84"),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda (CUDA_VISIBLE_DEVICES says which).")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu or cuda (CUDA_VISIBLE_DEVICES says which).", show_default="cpu")
+    ] = None,
     seed: SeedOption = 0,
 ) -> None:
     """Fine-tunes any LeRobot policy on conditioned data; the result is an ordinary LeRobot checkpoint.
@@ -83,9 +117,8 @@ def train(
     itself in LeRobot's commands; a policy that reads no text gets the advantage in its state. See
     docs/policies.md.
     """
-    from workflows.policy_door import DoorConfig
+    from pipeline.workspace import Workspace
 
-    found = existing_workspace(workspace)
     given = {
         "steps": steps,
         "batch_size": batch_size,
@@ -100,37 +133,53 @@ def train(
         "seed": seed,
     }
     _check_words(context.args)
+    found = Workspace(existing_workspace(workspace).root)
     if lora_rank and policy_path is None:
         raise InputError("--lora-rank tunes weights that exist: name them with --policy.path")
     if image_size is not None and dataset is None:
         raise InputError(
             "--image-size is for --dataset: the workspace's images have the size of its advantages"
         )
+    training = {name: value for name, value in given.items() if value is not None}
+    data = _data(found, dataset, training)
+    # From here on LeRobot is loaded, which takes its time.
+    from workflows.policy_door import DoorConfig
+
     config = DoorConfig(
         _type(policy_type, policy_path, allow_download),
         policy_path,
         _options(context.args),
         allow_download,
-        {name: value for name, value in given.items() if value is not None},
+        training,
         image_size,
     )
-    _run(found.root, config, dataset)
+    _run(found, config, data)
 
 
-def _run(root: Path, config: DoorConfig, dataset: Path | None) -> None:
-    from pipeline.workspace import Workspace
-    from workflows.policy_door import dataset_step, newest_data, workspace_step
+def _data(workspace: Workspace, dataset: Path | None, training: dict[str, Any]) -> ConditionedData | Path:
+    """What is trained on; ``InputError`` where it is not there, or for numbers out of range."""
+    from workflows.policy_door import DoorConfig, check_training, newest_data, require_dataset
+
+    check_training(DoorConfig("gen3_vla", training=training))
+    if dataset is None:
+        return newest_data(workspace)
+    require_dataset(dataset)
+    return dataset
+
+
+def _run(workspace: Workspace, config: DoorConfig, data: ConditionedData | Path) -> None:
+    from workflows.policy_door import check_policy, dataset_step, workspace_step
+    from workflows.settings import FULL
     from workflows.steps import StepRunner
 
-    workspace = Workspace(root)
-    _check_options(config)
-    if dataset is None:
-        data = newest_data(workspace)
+    if isinstance(data, Path):
+        check_policy(config, config.image_size or FULL.recording.image_size)
+        print(f"data: {data}")
+        step = dataset_step(data, config)
+    else:
+        check_policy(config, data.image_size)
         print(f"data: {data.advantages.path}, labels {data.snapshot.name}")
         step = workspace_step(workspace, data, config)
-    else:
-        print(f"data: {dataset}")
-        step = dataset_step(dataset, config)
     for line in _where_the_advantage_goes(config.policy_type):
         print(line)
     with StepRunner(workspace) as runner:
@@ -182,17 +231,16 @@ def _options(words: list[str]) -> dict[str, Any]:
     return read_words(words)
 
 
-def _check_options(config: DoorConfig) -> None:
-    """Raises ``InputError`` for a type or option that LeRobot does not know, before anything is begun."""
-    from pipeline.policy.policy_options import decoded_options
-
-    decoded_options(config.policy_type, config.options)
-
-
 def _check_words(words: list[str]) -> None:
     for word in words:
         if word.startswith("-") and not word.startswith("--policy."):
-            own = [f"--{name.replace('_', '-')}" for name in train.__annotations__ if name != "return"]
+            own = [_option(name) for name in train.__annotations__ if name not in ("return", "context")]
             near = difflib.get_close_matches(word.partition("=")[0], own, n=1)
             hint = f": did you mean {near[0]}?" if near else " (see 'recap policy train --help')"
             raise InputError(f"no such option: {word}{hint}")
+
+
+def _option(name: str) -> str:
+    """How an argument is said: --policy.type, --batch-size ..."""
+    said = name.replace("policy_", "policy.", 1) if name in ("policy_type", "policy_path") else name
+    return f"--{said.replace('_', '-')}"

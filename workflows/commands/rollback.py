@@ -9,6 +9,7 @@ import typer
 from pipeline.errors import InputError
 from pipeline.workspace import Workspace
 from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption, existing_workspace
+from workflows.counted_words import counted
 
 
 def rollback(
@@ -29,9 +30,10 @@ def rollback(
     """Makes an earlier champion the champion again; without --yes, only says what would change.
 
     Reads runs.sqlite and steps/; with --yes appends to the history in runs.sqlite, from which nothing is
-    ever removed. Refused where the earlier champion's checkpoint is gone or damaged, and while another
-    command works in the workspace. With --rebuild, where runs.sqlite was lost and there is no backup: says
-    which history the manifests in steps/ and the links in reports/ tell, and with --yes writes it.
+    ever removed, and draws reports/index.html anew. Refused where the earlier champion's checkpoint is gone
+    or damaged, and while another command works in the workspace. With --rebuild, where runs.sqlite was lost
+    and there is no backup: says which history the manifests in steps/ and the links in reports/ tell, and
+    with --yes writes it.
     """
     from workflows.driver_lock import driver_lock
     from workflows.ledger import Champion
@@ -60,7 +62,8 @@ def rollback(
     with driver_lock(found.root):
         # Chosen again: the ledger may have changed before the workspace was ours.
         choose(found, to).do(found, reason)
-    print(f"done: {chosen.to.origin} is the champion")
+        print(f"done: {chosen.to.origin} is the champion")
+        _redraw(found)
 
 
 def _rebuild(workspace: Workspace, yes: bool) -> None:
@@ -77,4 +80,20 @@ def _rebuild(workspace: Workspace, yes: bool) -> None:
     with driver_lock(workspace.root):
         found = rebuilt(workspace)
         Ledger(workspace).restore(found.champions, found.iterations, found.steps)
-    print(f"done: {workspace.ledger_path}, {len(found.iterations)} iterations")
+        print(f"done: {workspace.ledger_path}, {counted(len(found.iterations), 'iteration')}")
+        _redraw(workspace)
+
+
+def _redraw(workspace: Workspace) -> None:
+    """Has ``reports/index.html`` say what holds now. What was done stands, whatever becomes of the page."""
+    from workflows.ledger import Ledger
+    from workflows.report_iterations import write_iterations_report
+    from workflows.step_store import StepStore
+
+    try:
+        write_iterations_report(workspace, Ledger(workspace), StepStore(workspace.steps))
+    except Exception as error:  # the ledger is written: no fault of a page may make that look undone
+        why = " ".join(str(error).split()) or type(error).__name__
+        typer.echo(
+            f"the page over all iterations is as it was ({why}): 'recap report --all' draws it", err=True
+        )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from pipeline.errors import InputError
 from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption, command_group, existing_workspace
@@ -77,11 +78,20 @@ OptionsArgument = Annotated[
 ]
 
 
-@app.command()
+class _AddUsage(TyperCommand):
+    """Says in which order the words come: the first may be left out, which a usage line cannot tell."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """The words after the command's name."""
+        return ["[OPTIONS]", "[NAME]", "CRON", "[-- OPTIONS]"]
+
+
+@app.command(cls=_AddUsage)
 def add(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help=f"The schedule's name; may be left out: {DEFAULT_NAME!r}.")
-    ],
+        str | None,
+        typer.Argument(metavar="NAME", help=f"Its name; where it is left out, {DEFAULT_NAME!r}."),
+    ] = None,
     cron: Annotated[
         str | None,
         typer.Argument(metavar="CRON", help="When: five fields in quotes, as '0 2 * * *', or @daily."),
@@ -105,10 +115,11 @@ def add(
 
     found = existing_workspace(workspace)
     given = list(options or ())
-    if " " in name or name.startswith("@"):
+    if name is not None and (" " in name or name.startswith("@")):
         # Only the expression was given; what follows it, after the dashes, are options.
         given = [*([] if cron is None else [cron]), *given]
         name, cron = DEFAULT_NAME, name
+    name = DEFAULT_NAME if name is None else name
     if cron is None:
         raise InputError(f"no time is given for {name!r}: write a cron expression in quotes, as '0 2 * * *'")
     schedule = Schedule(

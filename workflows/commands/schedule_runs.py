@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import shlex
+import textwrap
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from pipeline.errors import Failure, InputError
 from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption, existing_workspace, table
 
 if TYPE_CHECKING:
+    from workflows.schedule import Schedule
     from workflows.schedule_tick import TickReport
 
 
@@ -20,13 +22,13 @@ def list_schedules(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs; secrets apart.")] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
-    """The schedules, when each is due next, and how its last run ended or stands.
+    """The schedules, when each is due next in its own time zone, and how its last run ended or stands.
 
     Below them: what is at work or was interrupted, what is overdue, that nothing calls 'recap schedule tick',
     and who could not be told. Reads schedules.sqlite and the time of schedules/.last-tick only.
     """
     from workflows.schedule_state import schedules_state
-    from workflows.schedule_times import load_zone
+    from workflows.schedule_times import minute_in
 
     state = schedules_state(existing_workspace(workspace))
     if as_json:
@@ -35,29 +37,45 @@ def list_schedules(
     rows: list[list[object]] = []
     for one in state.schedules:
         schedule, last = one.schedule, one.last
-        zone = load_zone(schedule.time_zone)
-        ended = f"{last.logical_time.astimezone(zone):%Y-%m-%d %H:%M}" if last is not None else ""
+        ended = minute_in(last.logical_time, schedule.time_zone) if last is not None else ""
         rows.append(
             [
                 schedule.name,
                 schedule.cron,
-                schedule.time_zone,
-                f"{one.next_due.astimezone(zone):%Y-%m-%d %H:%M}",
-                schedule.when or "always",
-                schedule.missed,
-                shlex.join(schedule.options) or "-",
-                schedule.target.words() or "nobody",
-                "-" if last is None else f"{ended} {state.outcome(last).partition(':')[0]}",
+                minute_in(one.next_due, schedule.time_zone),
+                "-" if last is None else f"{ended}, {state.outcome(last).partition(':')[0]}",
             ]
         )
     if rows:
-        print(table(_LISTED, rows))
+        header, *lines = table(_LISTED, rows).splitlines()
+        print(header)
+        for one, line in zip(state.schedules, lines, strict=True):
+            print("\n".join([line, *_details(one.schedule)]))
     for sentence in state.sentences():
         print(sentence)
     print(f"{len(rows)} schedule{'' if len(rows) == 1 else 's'}")
 
 
-_LISTED = ("name", "cron", "time zone", "next", "condition", "missed", "options", "tells", "last run")
+_LISTED = ("name", "cron", "next", "last run")
+_WIDTH = 110  # characters of a line, where no single word is longer
+
+
+def _details(schedule: Schedule) -> Iterator[str]:
+    """What a schedule does, and when and for whom, in lines below its row."""
+    said = (
+        schedule.command,
+        f"in {schedule.time_zone}, if {schedule.when or 'it is time'}; missed times: {schedule.missed}; "
+        f"tells {schedule.target.words() or 'nobody'}",
+    )
+    for text in said:
+        yield from textwrap.wrap(
+            text,
+            _WIDTH,
+            initial_indent="  ",
+            subsequent_indent="    ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
 
 
 def tick(

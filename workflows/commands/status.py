@@ -10,14 +10,21 @@ import typer
 
 from pipeline.errors import InputError
 from pipeline.workspace import Workspace
-from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption, existing_workspace, table
+from workflows.commands.options import (
+    DEFAULT_WORKSPACE,
+    WorkspaceOption,
+    existing_workspace,
+    table,
+    workspace_option,
+)
+from workflows.counted_words import counted
 from workflows.disk_usage import size_in_words
 from workflows.ledger import Champion, Iteration
 from workflows.time_words import local_and_ago
 from workflows.workspace_status import DISPUTED, UNKNOWN, Waiting, WorkspaceStatus, workspace_status
 
 _OUTCOMES = ("success", "failure", "exclude", DISPUTED, "unlabelled")
-_ITERATIONS = 5  # that are listed
+_BEFORE = 4  # iterations that are listed besides the last
 
 
 def status(
@@ -60,22 +67,20 @@ def _show_picture(workspace: Workspace, seen: WorkspaceStatus) -> None:
     for problem in seen.problems:
         print(f"problem: {problem}")
     if seen.busy is not None:
-        print(f"at work: process {seen.busy} works in this workspace now")
+        print(f"at work: {_process(seen.busy)} works in this workspace now")
     if champion is None:
         print("champion: none yet")
     else:
         verb = "rolled back to" if champion.kind == "rollback" else "since"
         print(f"champion: {champion.origin}, {verb} {local_and_ago(champion.promoted)}: {champion.reason}")
         print(f"          {champion.path}")
-        steps = "1 step" if seen.champion_steps == 1 else f"{seen.champion_steps} steps"
         if seen.champion_steps:
-            print(f"          came from {steps}: see 'recap status --lineage'")
+            came_from = counted(seen.champion_steps, "step")
+            print(f"          came from {came_from}: see 'recap status --lineage'")
+    _show_last_turn(seen)
     if seen.iterations:
-        last = seen.iterations[-1]
-        print(f"last turn: {_turn(last)}")
-        for line in _rule(last):
-            print(f"           {line}")
-        print(f"new since the last iteration: {seen.new_episodes} episodes, {seen.new_labels} labels")
+        new = f"{counted(seen.new_episodes, 'episode')}, {counted(seen.new_labels, 'label')}"
+        print(f"new since the last iteration: {new}")
     print(f"waiting for people: {_waiting(seen.waiting)}")
     for sentence in seen.to_record:
         print(f"to record: {sentence}")
@@ -96,22 +101,39 @@ def _show_schedules(seen: WorkspaceStatus) -> None:
             print(f"schedules: {sentence}")
 
 
-def _rule(iteration: Iteration) -> Iterator[str]:
-    """After how many starts and by what rule an iteration was decided, where the ledger says so."""
+def _show_last_turn(seen: WorkspaceStatus) -> None:
+    """What the last turn came to: an iteration that was decided, or one that its values ended."""
+    if seen.refused is not None:
+        stopped = f"turn {seen.refused.n} stopped"
+        if seen.refused.recorded:
+            stopped += f", {local_and_ago(seen.refused.recorded)}"
+        print(f"last turn: {stopped}: its values cannot be trusted, see reports/{seen.refused.page}")
+    elif seen.iterations:
+        last = seen.iterations[-1]
+        print(f"last turn: {_turn(last)}")
+        for line in _decided(last):
+            print(f"           {line}")
+
+
+def _decided(iteration: Iteration) -> Iterator[str]:
+    """After how many starts an iteration was decided, and where the rule is said."""
     decision = iteration.summary.get("decision")
     if not isinstance(decision, dict):
         return
     looks = [look for look in decision.get("looks") or () if isinstance(look, dict)]
-    after = f"after {looks[-1].get('starts')} starts" if looks else ""
-    if after or decision.get("rule"):
-        yield f"decided {after}{', ' if after and decision.get('rule') else ''}{decision.get('rule') or ''}"
+    starts = looks[-1].get("starts") if looks else None
+    after = f"decided after {counted(starts, 'start')}" if isinstance(starts, int) else ""
+    report = iteration.summary.get("report")
+    said = "; ".join(text for text in (after, f"by what rule: see {report}" if report else "") if text)
+    if said:
+        yield said
 
 
 def _waiting(waiting: Waiting) -> str:
     if not waiting.known:
         return "not known, since the labels cannot be read"
     waits = [
-        f"{_episodes(waiting.unlabelled)} to label" if waiting.unlabelled else "",
+        f"{counted(waiting.unlabelled, 'episode')} to label" if waiting.unlabelled else "",
         f"{waiting.second_opinion} for a second opinion" if waiting.second_opinion else "",
         f"{waiting.disputed} disputed: a reviewer decides, in the app or by 'recap label disputes'"
         if waiting.disputed
@@ -129,15 +151,17 @@ def _show_episodes(seen: WorkspaceStatus) -> None:
     if rows:
         print(table(["task", "episodes of", *columns], rows))
     labels = f"{seen.waiting.unlabelled} unlabelled" if seen.waiting.known else "labels not known"
-    print(f"{seen.episodes} episodes, {seen.hours:.2f} hours, {labels}")
+    print(f"{counted(seen.episodes, 'episode')}, {seen.hours:.2f} hours, {labels}")
 
 
 def _show_iterations(seen: WorkspaceStatus) -> None:
-    if seen.iterations:
+    """Those that are not the last turn, which stands at the top."""
+    earlier = seen.iterations if seen.refused is not None else seen.iterations[:-1]
+    if earlier:
         print()
-    if len(seen.iterations) > _ITERATIONS:
-        print(f"({len(seen.iterations) - _ITERATIONS} iterations before these: see 'recap report')")
-    for iteration in seen.iterations[-_ITERATIONS:]:
+    if len(earlier) > _BEFORE:
+        print(f"({counted(len(earlier) - _BEFORE, 'iteration')} before these: see 'recap report')")
+    for iteration in earlier[-_BEFORE:]:
         print(_turn(iteration))
 
 
@@ -172,17 +196,25 @@ def _show_lineage(workspace: Workspace, of: str | None, as_json: bool) -> None:
 
 
 def _next(workspace: Workspace, seen: WorkspaceStatus) -> str:
-    option = "" if workspace.root == DEFAULT_WORKSPACE else f" --workspace {workspace.root}"
+    if seen.busy is not None:
+        return f"wait for {_process(seen.busy)}"
+    return _next_command(workspace, seen)
+
+
+def _next_command(workspace: Workspace, seen: WorkspaceStatus) -> str:
+    option = workspace_option(workspace.root)
     if seen.episodes == 0:
         return f"recap demo{option} (simulation), or recap record{option}"
     if seen.problems:
         return "mend what is said above"
     if seen.waiting.unlabelled:
-        return f"recap label{option} ({_episodes(seen.waiting.unlabelled)} wait)"
+        return f"recap label{option} ({counted(seen.waiting.unlabelled, 'episode')} to label)"
+    if seen.refused is not None:
+        return f"mend what reports/{seen.refused.page} says, then recap improve{option}"
     if seen.champion is None or not seen.iterations or seen.new_episodes or seen.new_labels:
         return f"recap improve{option}"
     return f"recap rollout{option}: let the champion try, and correct it"
 
 
-def _episodes(count: int) -> str:
-    return f"{count} episode{'' if count == 1 else 's'}"
+def _process(number: str) -> str:
+    return f"process {number}" if number.isdecimal() else "another process"

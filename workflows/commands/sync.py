@@ -104,7 +104,10 @@ def pull(
 
 @app.command()
 def status(workspace: WorkspaceOption = DEFAULT_WORKSPACE, remote: _RemoteOption = None) -> None:
-    """What is newer here, what is newer in the store, what was changed on both sides, and who works there."""
+    """What is newer here, what is newer in the store, what was changed on both sides, and who works there.
+
+    Reads both, and writes nothing but what this machine knows of the store, in .sync/.
+    """
     from workflows.remote_lease import holder, told
 
     found = existing_workspace(workspace)

@@ -19,6 +19,7 @@ from workflows.commands.options import (
     command_group,
     existing_workspace,
     table,
+    workspace_option,
 )
 from workflows.value_curves import CurveFollower, Log
 
@@ -268,7 +269,7 @@ def score(
             f"{len(result.failed)} of {_counted(len(wanted), 'episode')} could not be scored"
             f"{', the rest could' if len(result.failed) < len(wanted) else ''}: see 'recap episodes check'"
         )
-    print("next: recap value check")
+    print(f"next: recap value check{workspace_option(found.root)}")
 
 
 @app.command()

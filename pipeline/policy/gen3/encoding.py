@@ -71,8 +71,8 @@ class ActionHead(nn.Module, ABC):
     def errors(self, reading: Reading, actions: Tensor, counted: Tensor) -> Tensor:
         """The error of each step, (B, T), for ``actions`` (B, T, A); ``counted`` (B, T) bool.
 
-        Errors of steps that do not count are ignored by the caller; they must be finite, and their actions
-        must not change the errors of the others.
+        Errors of steps that do not count are ignored by the caller; they must be finite. Actions of steps
+        that do not count must not change the errors of the others, but for ``FlowExpert``, see there.
         """
 
     @abstractmethod
@@ -87,3 +87,13 @@ class ActionHead(nn.Module, ABC):
 def ones_like_present(hidden: Tensor) -> Tensor:
     """A ``present`` for ``hidden`` (B, N, ...) without padding."""
     return torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
+
+
+def held(actions: Tensor, counted: Tensor) -> Tensor:
+    """``actions`` (B, T, A) in which a step that does not count repeats the last one before it that does.
+
+    ``counted`` is (B, T) bool; where it is all True, the actions are the same to the last bit.
+    """
+    steps = torch.arange(actions.shape[1], device=actions.device).expand(counted.shape)
+    last = torch.where(counted, steps, torch.zeros_like(steps)).cummax(1).values
+    return actions.gather(1, last[:, :, None].expand_as(actions))

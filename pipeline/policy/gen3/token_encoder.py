@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pipeline.policy.configuration_gen3_vla import Gen3VLAConfig
 from pipeline.policy.gen3.action_tokens import ActionTokens, build_action_tokens
-from pipeline.policy.gen3.encoding import Prefix, TokenErrors
+from pipeline.policy.gen3.encoding import Prefix, TokenErrors, held
 from pipeline.policy.gen3.speaker import Speaker
 from pipeline.policy.gen3.subtasks import OBS_SUBTASK, UNKNOWN, SubtaskWords
 from pipeline.policy.gen3.transformer import Backbone, Cache
@@ -203,10 +203,3 @@ class TokenEncoder(nn.Module):
             for keys, values in cache.layers
         )
         return Prefix(hidden, cache.present[:, :before], layers)
-
-
-def held(actions: Tensor, counted: Tensor) -> Tensor:
-    """``actions`` (B, T, A) in which steps that do not count, at the end, repeat the last one that does."""
-    last = (counted.sum(1) - 1).clamp_min(0)
-    steps = torch.minimum(torch.arange(actions.shape[1], device=actions.device), last[:, None])
-    return actions.gather(1, steps[:, :, None].expand_as(actions))
