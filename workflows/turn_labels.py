@@ -54,7 +54,11 @@ def label_simulated(workspace: Workspace, episode_ids: Sequence[str]) -> int:
 
 
 def waiting_for_labels(workspace: Workspace, episode_ids: Sequence[str]) -> str:
-    """One line where episodes have no label yet; empty where all have one."""
+    """One line where episodes have no label yet; empty where all have one.
+
+    Raises ``InputError`` where the labels were lost: opening what is left of them would make a new store.
+    """
+    require_labels_not_lost(workspace)
     if not workspace.labels_path.exists():
         return ""
     with LabelStore(workspace.labels_path) as store:
