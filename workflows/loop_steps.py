@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workflows.array_files import read_arrays
-from workflows.snapshot_table import snapshot_outcomes, snapshot_table
+from workflows.policy_training_step import labelled_frames, train_into
+from workflows.snapshot_table import snapshot_table
 from workflows.step_files import ADVANTAGES_FILE, CHECKPOINT
 from workflows.step_resume import resume_path
 
 if TYPE_CHECKING:
-    from pipeline.frame_table import FrameTable
-    from pipeline.label_snapshot import SnapshotRow
+    pass
 
 Progress = Callable[[int, int], None]
 
@@ -94,7 +94,7 @@ def train_base(
         training = {**training, "policy_options": {**training["policy_options"], "path": str(weights)}}
     table, _ = snapshot_table(workspace, snapshot, image_size)
     indicators = np.full(len(table.episode_index), NONE, np.int8)
-    return _train(out, table, indicators, training, None, None, progress)
+    return train_into(out, table, indicators, training, None, None, progress)
 
 
 def fine_tune_recap(
@@ -111,7 +111,9 @@ def fine_tune_recap(
     """Fine-tunes the base on all labelled data, good and bad, with the advantage in the prompt (RECAP)."""
     table, rows = snapshot_table(workspace, snapshot, image_size)
     indicators = read_arrays(advantages / ADVANTAGES_FILE)["indicator"]
-    return _train(out, table, indicators, training, base, labelled_frames(table, rows), progress)
+    return train_into(
+        out, table, indicators, training, base / CHECKPOINT, labelled_frames(table, rows), progress
+    )
 
 
 def fine_tune_filtered(
@@ -133,17 +135,7 @@ def fine_tune_filtered(
     mask = succeeded[table.episode_index] | (table.source == Source.INTERVENTION)
     mask &= labelled_frames(table, rows)
     indicators = np.full(len(table.episode_index), NONE, np.int8)
-    return _train(out, table, indicators, training, base, mask, progress)
-
-
-def labelled_frames(table: FrameTable, rows: Sequence[SnapshotRow]) -> np.ndarray:
-    """(N,) bool: the frames of episodes that have an outcome to learn from, as in the conditioned dataset.
-
-    An episode that nobody labelled may be a failure: fine-tunes wait for people, as values do.
-    """
-    outcomes = snapshot_outcomes(rows)
-    usable = np.array([outcomes[episode_id] is not None for episode_id in table.episode_ids], dtype=bool)
-    return usable[table.episode_index]
+    return train_into(out, table, indicators, training, base / CHECKPOINT, mask, progress)
 
 
 def evaluate_policy(
@@ -168,30 +160,3 @@ def evaluate_policy(
         "successes": sum(a.success for a in attempts),
         "interventions": sum(a.interventions for a in attempts),
     }
-
-
-def _train(
-    out: Path,
-    table: FrameTable,
-    indicators: np.ndarray,
-    training: dict[str, Any],
-    start: Path | None,
-    mask: np.ndarray | None,
-    progress: Progress,
-) -> dict[str, Any]:
-    from workflows.policy_training import PolicyTrainingConfig, train_policy
-    from workflows.value_steps import step_key
-
-    start_folder = start / CHECKPOINT if start is not None else None
-    result = train_policy(
-        table,
-        indicators,
-        PolicyTrainingConfig(**training),
-        start_folder,
-        out / CHECKPOINT,
-        frame_mask=mask,
-        progress=lambda step, total, _: progress(step, total),
-        # The store removes it when the step is published.
-        resume=resume_path(out.parent.parent, step_key(out)),
-    )
-    return {"final_loss": result.final_loss, "frames": result.frames, "samples_per_s": result.samples_per_s}

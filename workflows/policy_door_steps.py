@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workflows.array_files import read_arrays
-from workflows.step_files import ADVANTAGES_FILE, CHECKPOINT
-from workflows.step_resume import resume_path
+from workflows.policy_training_step import labelled_frames, train_into
+from workflows.step_files import ADVANTAGES_FILE
 
 if TYPE_CHECKING:
     from pipeline.frame_table import FrameTable
@@ -36,7 +36,6 @@ def train_on_advantages(
     option_folders: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Trains on the frames of all labelled episodes under the indicators of the advantages."""
-    from workflows.loop_steps import labelled_frames
     from workflows.snapshot_table import snapshot_table
 
     table, rows = snapshot_table(workspace, snapshot, image_size)
@@ -75,8 +74,6 @@ def _train(
     mask: np.ndarray | None = None,
 ) -> dict[str, Any]:
     from pipeline.policy.new_policy import ALLOW_DOWNLOAD, PATH, fits, table_facts
-    from workflows.policy_training import PolicyTrainingConfig, train_policy
-    from workflows.value_steps import step_key
 
     options = training["policy_options"]
     if start is not None and fits(start, table_facts(table)):
@@ -86,15 +83,5 @@ def _train(
         # Somebody else's weights: new features and statistics around them.
         options = {**options, PATH: str(start)}
         start = None
-    result = train_policy(
-        table,
-        indicators,
-        PolicyTrainingConfig(**{**training, "policy_options": options}),
-        start,
-        out / CHECKPOINT,
-        frame_mask=mask,
-        progress=lambda step, total, _: progress(step, total),
-        # The store removes it when the step is published.
-        resume=resume_path(out.parent.parent, step_key(out)),
-    )
-    return {"final_loss": result.final_loss, "frames": result.frames, "samples_per_s": result.samples_per_s}
+    training = {**training, "policy_options": options}
+    return train_into(out, table, indicators, training, start, mask, progress)

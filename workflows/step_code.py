@@ -52,6 +52,7 @@ TRAINING = (
     "workflows.policy_training_config",
     "workflows.policy_training_loop",
     "workflows.policy_training_state",
+    "workflows.policy_training_step",
 )
 
 

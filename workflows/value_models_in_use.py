@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from pipeline.workspace import Workspace
 from workflows.json_documents import damaged, read_json
+from workflows.value_ensemble import ensemble_path
 
-VALUE_MODEL = "value-model.json"
 _REMEDY = "put it back from a copy, train them with 'recap value train', or remove it where there are none"
 
 
@@ -21,7 +21,7 @@ class ValueModels:
 
 def read_value_models(workspace: Workspace) -> ValueModels | None:
     """The value models in use; ``None`` before any were trained. Raises ``InputError`` for a damaged file."""
-    path = workspace.root / VALUE_MODEL
+    path = ensemble_path(workspace)
     try:
         document = read_json(path, _REMEDY)
     except FileNotFoundError:

@@ -30,7 +30,8 @@ from workflows.refused_turns import RefusedTurn, refused_since
 from workflows.schedule_conditions import WorkspaceCount
 from workflows.schedule_state import SchedulesState, schedules_state
 from workflows.step_store import StepStore
-from workflows.value_models_in_use import VALUE_MODEL, read_value_models
+from workflows.value_ensemble import ensemble_path
+from workflows.value_models_in_use import read_value_models
 from workflows.workspace_disk import DiskState, disk_state
 
 KINDS = {
@@ -246,6 +247,6 @@ def _value_model(workspace: Workspace) -> ValueModel | None:
     found = read_value_models(workspace)
     if found is None:
         return None
-    path = workspace.root / VALUE_MODEL
+    path = ensemble_path(workspace)
     saved = datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")
     return ValueModel(len(found.members), found.snapshot, saved)

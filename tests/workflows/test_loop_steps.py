@@ -10,7 +10,7 @@ import pytest
 from pipeline.frame_cache import FrameCache
 from pipeline.workspace import Workspace
 from tests.workflows.sample_lab import add_episode, frozen
-from workflows.loop_steps import labelled_frames
+from workflows.policy_training_step import labelled_frames
 from workflows.snapshot_table import snapshot_table
 from workflows.turn_labels import waiting_for_labels
 
