@@ -30,6 +30,7 @@ from collectors.loop_interface import (
     PolicyLike,
     Recorder,
     RobotLike,
+    TimedPolicy,
     give_feedback,
     still,
 )
@@ -124,6 +125,7 @@ class _Episode:
         self.key_sources: tuple[KeySource, ...] = (*(() if keys is None else (keys,)), *own_keys)
         self.pace = Pace(config.rate_hz) if config.real_time else None
         self.person_drove = False
+        self.replanning = False  # the plan was dropped on purpose, and the next one is not there yet
         self.stale = StaleInput()
         self.paused_at: float | None = None
         self.observation: dict[str, Any] = {}
@@ -188,8 +190,7 @@ class _Episode:
             self.paused_at = time.monotonic()
         elif self.paused_at is not None:
             self.end_pause()
-            if isinstance(self.policy, PlanningPolicy):
-                self.policy.drop_plan()
+            self.drop_plan()
         self.log.paused = self.paused_at is not None
 
     def end_pause(self) -> None:
@@ -197,6 +198,11 @@ class _Episode:
             seconds = round(time.monotonic() - self.paused_at, 3)
             self.log.pauses.append({"before_frame": self.log.steps, "seconds": seconds})
             self.paused_at = None
+
+    def drop_plan(self) -> None:
+        if isinstance(self.policy, PlanningPolicy):
+            self.policy.drop_plan()
+            self.replanning = True
 
     def is_over(self, events: dict[TeleopEvents, bool]) -> bool:
         log = self.log
@@ -213,21 +219,23 @@ class _Episode:
         policy, log = self.policy, self.log
         person_drives = policy is None or self.stale.is_fresh(events, self.operator)
         changed = policy is not None and person_drives != self.person_drove
-        if changed and not person_drives and isinstance(policy, PlanningPolicy):
-            policy.drop_plan()  # what it planned started from where the arm was before the person moved it
+        if changed and not person_drives:
+            self.drop_plan()  # what it planned started from where the arm was before the person moved it
         wanted = policy.act(self.observation) if policy is not None else None
+        self.replanning = self.replanning and wanted is None
         if person_drives:
             command = self.operator.get_action()
         else:
             command = self.still() if wanted is None else action_to_dict(wanted)
             log.starved_steps += wanted is None
+            log.replanning_steps += self.replanning
         sent = self.send(command)
         if changed and person_drives:
             log.take_overs += 1
-            if isinstance(policy, PlanningPolicy):
-                policy.drop_plan()  # only now: this frame still tells what the person did not let it do
+            self.drop_plan()  # only now: this frame still tells what the person did not let it do
         log.intervention_steps += policy is not None and person_drives
         log.driver = _source(policy is not None, person_drives)
+        log.note_subtask(getattr(policy, "subtask", None))
         log.note_lost_cameras(lost_cameras(self.robot))
         if self.recorder is not None:
             self.recorder.append(self.frame(sent, wanted, log.driver))
@@ -266,6 +274,8 @@ class _Episode:
         self.end_pause()
         if self.pace is not None:
             self.log.pace = self.pace.report()
+            if isinstance(self.policy, TimedPolicy):
+                self.log.plans = self.policy.report()
 
 
 def _source(has_policy: bool, person_drives: bool) -> Source:

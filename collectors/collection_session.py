@@ -17,22 +17,24 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from collectors.collection_loop import LoopConfig
 from collectors.episode_log import End, EpisodeLog, EpisodeSummary
 from collectors.free_space import FreeSpace
 from collectors.loop_interface import OperatorLike, still
-from collectors.operator_keys import KeySource
+from collectors.operator_keys import KeySource, OperatorKey
 from collectors.policy_thread import Planner, PolicyFailed, RunAhead
 from collectors.recording import Closer, record_episode
+from collectors.session_course import Course, Turn
 from collectors.session_reset import KeyQueue, Reset
-from collectors.session_screen import counted, end_words, snapshot_of
+from collectors.session_screen import end_words, lost_words, snapshot_of
 from collectors.session_settings import KeptEpisode, SessionSettings, SessionSummary, new_episode_info
 from collectors.telemetry import UPDATES_PER_S, NoTelemetry, Phase, Telemetry, TelemetryFeed
 from pipeline.episode_file import EpisodeWriter
-from pipeline.errors import Failure, InputError
+from pipeline.errors import InputError
 from pipeline.workspace import Workspace
 
 __all__ = ["KeptEpisode", "SessionSettings", "SessionSummary", "run_session"]
@@ -48,6 +50,7 @@ def run_session(
     settings: SessionSettings,
     *,
     policy: Planner | None = None,
+    course: Course | None = None,
     telemetry: Telemetry | None = None,
     prepare: Callable[[int], None] | None = None,
     at_end: Callable[[SessionSummary], object] | None = None,
@@ -57,28 +60,25 @@ def run_session(
     ``robot`` (LeRobot ``Robot``) and ``operator`` are connected and stay so. ``prepare`` is called with
     each episode's number, from 1, before it begins: for a simulated scene. Keys of the operator's own
     device count too. The features of a policy that can tell are checked against the robot's first.
+    ``course`` says instead of ``policy`` and ``settings`` what each episode is, and when there are no more.
     ``at_end`` gets the summary of a session however it ended, also where an exception is about to leave.
     Raises ``InputError`` before the arm moves, ``Failure`` (``ArmStopped`` is one) where it had to end
     early, and whatever else happened; everything that was recorded is kept.
     """
-    check_robot = getattr(policy, "check_robot", None)
-    if check_robot is not None:
+    planners = course.planners if course is not None else [] if policy is None else [policy]
+    for check_robot in filter(None, (getattr(planner, "check_robot", None) for planner in planners)):
         check_robot(robot.observation_features, robot.action_features)
     workspace.create()
     with contextlib.ExitStack() as outer, contextlib.ExitStack() as stack:
         feed = stack.enter_context(TelemetryFeed(telemetry or NoTelemetry()))
         disk = stack.enter_context(FreeSpace(workspace.episodes))
         closer = stack.enter_context(Closer())
-        ahead = None
-        if policy is not None:
-            ahead = RunAhead(
-                policy,
-                settings.rate_hz,
-                execute_steps=settings.execute_steps,
-                blend_steps=settings.blend_steps,
-            )
-            stack.enter_context(ahead)
-        session = _Session(workspace, robot, operator, keys, settings, ahead, feed, disk, closer, prepare)
+        rate, execute, blend = settings.rate_hz, settings.execute_steps, settings.blend_steps
+        runs = [RunAhead(planner, rate, execute_steps=execute, blend_steps=blend) for planner in planners]
+        policies = [stack.enter_context(run) for run in runs]
+        session = _Session(
+            workspace, robot, operator, keys, settings, policies, course, feed, disk, closer, prepare
+        )
         if at_end is not None:  # called last: when all files are finished
             outer.callback(lambda: at_end(session.summary()))
         try:
@@ -87,85 +87,98 @@ def run_session(
             session.hold_still()
             raise
         finally:
-            session.say_ended()
+            session.show(Phase.ENDED)
     return session.summary()
 
 
+@dataclass
 class _Session:
-    """The state of one session."""
+    """The state of one session; see :func:`run_session`."""
 
-    def __init__(
-        self,
-        workspace: Workspace,
-        robot: Any,
-        operator: OperatorLike,
-        keys: KeySource | None,
-        settings: SessionSettings,
-        policy: RunAhead | None,
-        feed: TelemetryFeed,
-        disk: FreeSpace,
-        closer: Closer,
-        prepare: Callable[[int], None] | None,
-    ) -> None:
-        self.workspace, self.robot, self.operator, self.settings = workspace, robot, operator, settings
-        self.policy, self.feed, self.disk, self.closer, self.prepare = policy, feed, disk, closer, prepare
-        sources: list[Any] = [keys, operator]
+    workspace: Workspace
+    robot: Any
+    operator: OperatorLike
+    own_keys: KeySource | None
+    settings: SessionSettings
+    policies: Sequence[RunAhead]
+    course: Course | None
+    feed: TelemetryFeed
+    disk: FreeSpace
+    closer: Closer
+    prepare: Callable[[int], None] | None
+    kept: list[KeptEpisode] = field(default_factory=list)
+    discarded: int = 0
+    problems: list[str] = field(default_factory=list)
+    message: str = ""
+    number: int = 1
+    episode_id: str | None = None
+    log: EpisodeLog = field(default_factory=EpisodeLog)
+    dropped: int = 0
+    shown_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.policy = self.policies[0] if self.policies else None
+        sources: list[Any] = [self.own_keys, self.operator]
         self.keys = KeyQueue(source for source in sources if hasattr(source, "take_keys"))
         self.reset = Reset(
-            robot,
-            operator,
+            self.robot,
+            self.operator,
             self.keys,
-            settings.rate_hz,
+            self.settings.rate_hz,
             problem=self.note_problem,
             message=self.say,
             each_period=self.show_reset,
+            judge=None if self.course is None else self.judge,
+            refusal=(lambda: None) if self.course is None else self.course.refusal,
         )
-        self.kept: list[KeptEpisode] = []
-        self.discarded = 0
-        self.problems: list[str] = []
-        self.message = ""
-        self.number = 1
-        self.episode_id: str | None = None
-        self.log = EpisodeLog()
-        self.dropped = 0
-        self.shown_s = 0.0
 
     def run(self) -> None:
-        settings = self.settings
-        while settings.episodes is None or len(self.kept) < settings.episodes:
-            self.closer.check()
-            self.check_disk()
-            if not self.reset.wait_for_start(settings.auto_start_s):
+        while self.next_turn() is not None:
+            self.check_files()
+            if not self.reset.wait_for_start(self.settings.auto_start_s):
                 break
-            self.closer.check()
-            self.check_disk()
+            self.check_files()
+            turn = self.next_turn()  # once more: what was said of the last episode may have changed it
+            assert turn is not None  # or judge would have ended the wait
             if self.prepare is not None:
-                self.prepare(self.number)
-            if self.policy is not None and not self.plan_ahead(self.policy):
+                self.prepare(turn.scene)
+            if self.policy is not None and not self.plan_ahead(self.policy, turn.scene):
                 continue
             self.record()
             if self.log.stop_asked:
                 break
         self.hold_still()
 
-    def check_disk(self) -> None:
-        free = self.disk.ask()
-        if free < self.settings.min_free_bytes:
-            raise Failure(
-                f"{self.disk.folder} has only {free / 1e9:.2f} GB left and an episode wants "
-                f"{self.settings.min_free_bytes / 1e9:.2f}: free some space before you record"
-            )
+    def next_turn(self) -> Turn | None:
+        """What the next episode is, which the settings and the policy then are; ``None``: no more."""
+        settings = self.settings
+        if self.course is None:
+            return Turn(settings.task, self.number) if settings.wants_more(len(self.kept)) else None
+        turn = self.course.turn()
+        if turn is not None:
+            self.settings, self.policy = turn.settings(settings), self.policies[turn.policy]
+        return turn
 
-    def plan_ahead(self, policy: RunAhead) -> bool:
+    def check_files(self) -> None:
+        self.closer.check()
+        self.disk.require(self.settings.min_free_bytes)
+
+    def judge(self, key: OperatorKey) -> None:
+        """What the person says between two episodes about the last one."""
+        assert self.course is not None  # without one nobody asks
+        self.say(self.course.judge(key, self.closer.submit))
+        self.reset.stop_asked = self.reset.stop_asked or self.course.turn() is None
+
+    def plan_ahead(self, policy: RunAhead, scene: int) -> bool:
         """Whether the policy has its first actions, so that the episode does not begin with a wait."""
         self.say("the policy looks at the scene")
-        policy.reset(self.settings.task, self.settings.seed + self.number)
+        policy.reset(self.settings.task, self.settings.seed + scene)
         try:
             ready = self.reset.wait_for_plan(policy.is_ready, POLICY_TIMEOUT_S)
         except (PolicyFailed, InputError) as error:
             if self.is_unattended:
                 raise
-            self.note_problem(str(error))
+            self.say(self.policy_problem(str(error)))
             return False
         self.say("")
         return ready
@@ -193,6 +206,7 @@ class _Session:
                 log=self.log,
                 on_step=self.show_step,
                 closer=self.closer,
+                keep_discarded=self.course is not None,
             )
         except BaseException:
             if self.log.steps and self.workspace.episode_path(info.task, info.id).exists():
@@ -207,30 +221,34 @@ class _Session:
         number, words = self.number, end_words(self.number, episode_id, summary)
         self.episode_id = None
         self.number = number + 1
-        if summary.end is End.DISCARDED:
+        if summary.end is End.DISCARDED and self.course is None:
             self.discarded += 1
         elif summary.steps:
             before = len(self.problems)
             self.keep(episode_id, summary)
+            if self.course is not None:
+                words = self.course.ended(episode_id, summary, self.closer.submit)
             words = "; ".join([words, *self.problems[before:]])
         if summary.end in (End.ARM_STOPPED, End.EMERGENCY_STOP):
             self.reset.arm_stopped(summary.why or "emergency stop by the operator")
         elif summary.end is End.POLICY_FAILED:
             why = summary.why or "the policy failed"
-            self.problems.append(why)
             if self.is_unattended:
+                self.problems.append(why)
                 raise PolicyFailed(why)
-            words = f"{why}; {words}"
+            words = f"{self.policy_problem(why)}; {words}"
         self.say(words)
 
     def keep(self, episode_id: str, summary: EpisodeSummary) -> None:
-        """Counts an episode that is in its file, and notes what it lost."""
+        """Counts an episode that is in its file, and notes what it lost or waited for."""
         self.kept.append(KeptEpisode(episode_id, summary, self.dropped, tuple(self.log.cameras_lost)))
-        for camera, known in self.log.cameras_lost.items():
-            self.note_problem(f"{episode_id}: camera {camera!r} was lost: {known['why']}")
-        if self.dropped:
-            lost = counted(self.dropped, "frame")
-            self.note_problem(f"{episode_id}: {lost} dropped, the disk was too slow")
+        for line in lost_words(episode_id, summary, self.log, self.dropped):
+            self.note_problem(line)
+
+    def policy_problem(self, why: str) -> str:
+        """Notes it; the words for now: why may name the policy, which a course's person is not to know."""
+        self.problems.append(why)
+        return why if self.course is None else "the policy failed, the notes at the end say why"
 
     def note_problem(self, line: str) -> None:
         self.problems.append(line)
@@ -242,11 +260,7 @@ class _Session:
     def show_step(self, observation: Mapping[str, Any], writer: EpisodeWriter) -> None:
         """Called by the loop in every step; ends the episode, kept, before the disk is full."""
         self.dropped = writer.dropped
-        if self.disk.free_bytes < self.settings.reserve_bytes:
-            raise Failure(
-                f"recording ended: {self.disk.folder} has only {self.disk.free_bytes / 1e6:.0f} MB left; "
-                f"{self.episode_id} is kept as far as it went, free some space and start again"
-            )
+        self.disk.require_reserve(self.settings.reserve_bytes, self.episode_id)
         self.show(Phase.PAUSED if self.log.paused else Phase.RUNNING, observation)
 
     def show_reset(self, observation: Mapping[str, Any] | None) -> None:
@@ -258,7 +272,10 @@ class _Session:
         if now - self.shown_s < 1 / UPDATES_PER_S and phase is not Phase.ENDED:
             return
         self.shown_s = now
-        snapshot = snapshot_of(
+        lines = [self.message]
+        if self.course is not None and phase in (Phase.WAITING, Phase.STOPPED):
+            lines.append(self.course.words())
+        state = snapshot_of(
             phase,
             self.robot,
             self.operator,
@@ -271,12 +288,9 @@ class _Session:
             stopped=self.reset.stopped,
             disk_free_bytes=self.disk.free_bytes,
             last_mark=self.kept[-1].summary.mark if self.kept else None,
-            message=self.message,
+            message="\n".join(dict.fromkeys(filter(None, lines))),
         )
-        self.feed.put(snapshot, observation)
-
-    def say_ended(self) -> None:
-        self.show(Phase.ENDED)
+        self.feed.put(state, observation)
 
     def hold_still(self) -> None:
         with contextlib.suppress(Exception):

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from collectors.control_pace import PaceReport
+from collectors.policy_timing import PlanReport
 from pipeline.episode import Outcome, Source
 
 
@@ -33,7 +34,8 @@ class EpisodeSummary:
 
     ``take_overs`` counts the times that a person took over from the policy; ``seconds`` is robot time.
     ``why`` says more of an ``end`` that was not asked for. ``stop_asked``: the operator wants no more
-    episodes. ``starved_steps``: the policy drove but had no action, and the arm was held still.
+    episodes. ``starved_steps``: the policy drove but had no action, and the arm was held still;
+    ``replanning_steps`` of them came after a person had let go, or a pause, where the plan was dropped.
     """
 
     steps: int
@@ -46,12 +48,19 @@ class EpisodeSummary:
     why: str | None = None
     stop_asked: bool = False
     starved_steps: int = 0
+    replanning_steps: int = 0
     pace: PaceReport = field(default_factory=PaceReport)
+    plans: PlanReport | None = None
 
     @property
     def truncated(self) -> bool:
         """Whether the episode was cut short."""
         return self.end not in _WHOLE
+
+    @property
+    def empty_queue_steps(self) -> int:
+        """For how many steps the policy should have had an action and had none: it was too slow."""
+        return self.starved_steps - self.replanning_steps
 
 
 @dataclass
@@ -63,6 +72,7 @@ class EpisodeLog:
     take_overs: int = 0
     intervention_steps: int = 0
     starved_steps: int = 0
+    replanning_steps: int = 0  # of these; see EpisodeSummary
     stop_asked: bool = False
     end: End | None = None
     why: str | None = None
@@ -70,10 +80,13 @@ class EpisodeLog:
     paused: bool = False
     gripper_target: float | None = None  # the latest sent, also of before the episode
     pauses: list[dict[str, float]] = field(default_factory=list)
+    subtask: str | None = None  # what the policy said last that it does, of one that says so
+    subtasks: list[dict[str, Any]] = field(default_factory=list)
     cameras_lost: dict[str, dict[str, Any]] = field(default_factory=dict)
     rate_hz: float = 0.0  # measured lately
     overruns: int = 0
     pace: PaceReport | None = None  # only of an episode in real time, at its end
+    plans: PlanReport | None = None  # likewise, of a policy that plans ahead
 
     def note_lost_cameras(self, lost: dict[str, str]) -> None:
         """Notes with which frame a camera was lost or came back, and why; call it before each frame."""
@@ -84,17 +97,29 @@ class EpisodeLog:
             if camera not in lost:
                 known.setdefault("back_at_frame", self.steps)
 
+    def note_subtask(self, subtask: str | None) -> None:
+        """Notes with which frame the policy went over to another sub-task; call it before each frame."""
+        if subtask != self.subtask:
+            self.subtask = subtask
+            self.subtasks.append({"from_frame": self.steps, "subtask": subtask})
+
     def extra(self) -> dict[str, Any]:
         """Marks for ``EpisodeInfo.extra``; none for an uneventful episode in simulated time."""
         marks: dict[str, Any] = {}
         if self.end is not None and self.end not in _WHOLE:
             marks["ended"] = {"by": self.end.value} | ({} if self.why is None else {"why": self.why})
+        if self.subtasks:
+            marks["subtasks"] = [dict(said) for said in self.subtasks]
         if self.pauses:
             marks["pauses"] = [dict(pause) for pause in self.pauses]
         if self.cameras_lost:
             marks["cameras_lost"] = {camera: dict(known) for camera, known in self.cameras_lost.items()}
         if self.starved_steps:
             marks["starved_steps"] = self.starved_steps
+        if self.replanning_steps:
+            marks["replanning_steps"] = self.replanning_steps
+        if self.plans is not None:
+            marks["plans"] = self.plans.as_json()
         if self.pace is not None:
             marks["pace"] = self.pace.as_json()
         return marks
@@ -113,5 +138,7 @@ class EpisodeLog:
             why=self.why,
             stop_asked=self.stop_asked,
             starved_steps=self.starved_steps,
+            replanning_steps=self.replanning_steps,
             pace=self.pace or PaceReport(),
+            plans=self.plans,
         )

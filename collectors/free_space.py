@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from pipeline.errors import Failure
+
 _INTERVAL_S = 1.0
 
 
@@ -26,6 +28,23 @@ class FreeSpace:
         """Asks now, which may wait for the disk; returns the bytes that are free."""
         self.free_bytes = shutil.disk_usage(self.folder).free
         return self.free_bytes
+
+    def require(self, wanted_bytes: int) -> None:
+        """Raises ``Failure`` where an episode that wants so much would not find it."""
+        free = self.ask()
+        if free < wanted_bytes:
+            raise Failure(
+                f"{self.folder} has only {free / 1e9:.2f} GB left and an episode wants "
+                f"{wanted_bytes / 1e9:.2f}: free some space before you record"
+            )
+
+    def require_reserve(self, reserve_bytes: int, episode_id: str | None) -> None:
+        """Raises ``Failure`` where a recording has to end now; asks nothing, so it never waits."""
+        if self.free_bytes < reserve_bytes:
+            raise Failure(
+                f"recording ended: {self.folder} has only {self.free_bytes / 1e6:.0f} MB left; "
+                f"{episode_id} is kept as far as it went, free some space and start again"
+            )
 
     def __enter__(self) -> Self:
         """Asks once and goes on asking. Raises ``OSError`` where the folder is not there."""

@@ -87,7 +87,7 @@ def driver_words(snapshot: Snapshot) -> str:
         case Source.TELEOP:
             return "you drive"
         case Source.POLICY:
-            return "the policy drives"
+            return "the policy drives" + (f": {snapshot.subtask}" if snapshot.subtask else "")
         case Source.INTERVENTION:
             return "YOU have taken over"
     return "the arm holds still"

@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from lerobot.teleoperators.utils import TeleopEvents
 
+from collectors.policy_timing import PlanReport
 from pipeline.episode import ACTION_NAMES, Frame
 
 
@@ -46,6 +47,15 @@ class PolicyLike(Protocol):
 
         ``None`` where the policy has none at this moment: the arm is then held still.
         """
+        ...
+
+
+@runtime_checkable
+class TimedPolicy(Protocol):
+    """A policy that measures how well it keeps up."""
+
+    def report(self) -> PlanReport:
+        """The figures of the present episode."""
         ...
 
 

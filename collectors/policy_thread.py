@@ -4,7 +4,8 @@ The loop gives :meth:`RunAhead.act` each observation and gets the action for tha
 thread asks the planner for the next chunk, from the newest observation. A chunk that was planned from the
 observation of step ``k`` says what to do at steps ``k``, ``k + 1``, ...: when it arrives at step ``m``, the
 actions before ``m`` are past and are skipped. The next chunk is asked for so early that, at the latency
-measured lately, it arrives when ``execute_steps`` actions of the present one are done.
+measured lately, it arrives when ``execute_steps`` actions of the present one are done. Where that is nearly
+the whole chunk it is asked for earlier, by a quarter of a second or of the chunk: a machine may be that late.
 
 Where no action is left the loop holds the arm still. Such steps do not count: an arm that stood still is
 where the plan believes it to be, so a chunk that comes too late is begun where it was left off, and a policy
@@ -27,11 +28,13 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
+from collectors.policy_timing import PlanReport, PlanTimes
 from pipeline.episode import ACTION_NAMES
 from pipeline.errors import Failure, InputError
 
 _LOG = logging.getLogger(__name__)
-_LATENCIES = 5  # of so many latest calls the slowest is expected of the next
+_LATENCIES = 20  # of so many latest calls the slowest is expected of the next
+_RESERVE_S = 0.25  # of a chunk, left when the next one comes, for a call that is slower still than expected
 _STOP_TIMEOUT_S = 5.0  # for a call that is going on; the thread ends with the process at the latest
 
 
@@ -57,11 +60,21 @@ class Planner(Protocol):
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Actions (n, 7) for the steps from ``first_step`` on; wanted again from ``renew_step`` on."""
+    """Actions (n, 7) for the steps from ``first_step`` on; wanted again from ``renew_step`` on.
+
+    ``asked_s`` is when the observation that they were planned from was handed in (monotonic), ``subtask``
+    what the planner said they are for.
+    """
 
     first_step: int
     actions: np.ndarray
     renew_step: int
+    asked_s: float
+    subtask: str | None
+
+    def left(self, step: int) -> int:
+        """How many actions there are for ``step`` and those after it."""
+        return max(0, self.first_step + len(self.actions) - step)
 
     def at(self, step: int) -> np.ndarray | None:
         """The action for ``step``, if it has one."""
@@ -90,6 +103,8 @@ class RunAhead:
         self.planner = planner
         self.calls = 0
         self.last_latency_s = 0.0
+        self.subtask: str | None = None
+        """What the action given last is for, of a planner that says so (an attribute of that name)."""
         self._rate_hz = rate_hz
         self._execute_steps = execute_steps or getattr(planner, "execute_steps", None)
         self._blend_steps = blend_steps
@@ -99,9 +114,10 @@ class RunAhead:
         self._latencies_s: deque[float] = deque(maxlen=_LATENCIES)
         self._changed = threading.Condition()
         self._step = 0  # the next step that has an action
+        self._times: PlanTimes | None = None  # of this episode, from its first step on
         self._plans = 0  # counts resets and dropped plans: what was planned for an earlier one is void
-        # Step, observation and those before it; not asked about yet.
-        self._newest: tuple[int, dict[str, Any], list[dict[str, Any]]] | None = None
+        # Step, its time, observation and those before it; not asked about yet.
+        self._newest: tuple[int, float, dict[str, Any], list[dict[str, Any]]] | None = None
         self._new_task: tuple[str, int | None] | None = None
         self._asked = self._stopping = False
         self._chunk: _Chunk | None = None
@@ -113,6 +129,7 @@ class RunAhead:
         with self._changed:
             self._new_task = (task, seed)
             self._error = None
+            self._times = self.subtask = None
             self._seen.clear()
             self.drop_plan()
 
@@ -132,15 +149,25 @@ class RunAhead:
         with self._changed:
             self._raise_error()
             self._seen.append(observation)
+            now = time.monotonic()
+            self._times = self._times or PlanTimes()
             action = None if self._chunk is None else self._chunk.at(self._step)
             if self._is_due():
-                self._newest = (self._step, observation, list(self._seen)[:-1])
+                self._newest = (self._step, now, observation, list(self._seen)[:-1])
                 self._asked = True
                 self._changed.notify_all()
             if action is None:
                 return None
+            assert self._chunk is not None  # it has the action
+            self._times.executed(now - self._chunk.asked_s)
+            self.subtask = self._chunk.subtask
             self._step += 1
             return action
+
+    def report(self) -> PlanReport:
+        """How the plans of this episode kept up with its steps."""
+        with self._changed:
+            return PlanReport() if self._times is None else self._times.report()
 
     def is_ready(self, observation: dict[str, Any]) -> bool:
         """Whether a plan is there for a first step; asks for one from ``observation`` where not.
@@ -151,7 +178,7 @@ class RunAhead:
         with self._changed:
             self._raise_error()
             if self._chunk is None and not self._asked:
-                self._newest = (self._step, observation, [])
+                self._newest = (self._step, time.monotonic(), observation, [])
                 self._asked = True
                 self._changed.notify_all()
             return self._chunk is not None
@@ -195,9 +222,9 @@ class RunAhead:
                 if self._stopping:
                     return
                 assert self._newest is not None  # by the condition that was waited for
-                (step, observation, before), self._newest = self._newest, None
+                (step, asked_s, observation, before), self._newest = self._newest, None
                 plans, task, self._new_task = self._plans, self._new_task, None
-            began = time.monotonic()
+            began_s = time.monotonic()
             try:
                 if task is not None:
                     self.planner.reset(*task)
@@ -207,7 +234,8 @@ class RunAhead:
             except Exception as error:
                 self._fail(error, plans, task is not None)
             else:
-                self._install(step, actions, plans, time.monotonic() - began)
+                self.last_latency_s = time.monotonic() - began_s
+                self._install(step, asked_s, actions, plans)
 
     def _fail(self, error: Exception, plans: int, was_reset: bool) -> None:
         with self._changed:
@@ -216,16 +244,23 @@ class RunAhead:
                 self._error = error
                 self._asked = False
 
-    def _install(self, step: int, actions: np.ndarray, plans: int, latency_s: float) -> None:
+    def _install(self, step: int, asked_s: float, actions: np.ndarray, plans: int) -> None:
         with self._changed:
+            latency_s = time.monotonic() - asked_s  # with the time until this thread had its turn
+            if self._times is not None:
+                self._times.came(latency_s)
             self.calls += 1
-            self.last_latency_s = latency_s
             self._latencies_s.append(latency_s)
             if plans != self._plans:
                 return
             execute = self._execute_steps or (len(actions) + 1) // 2
-            chunk = _Chunk(step, actions, min(self._step + execute, step + len(actions)))
+            spare = max(len(actions) - execute - 1, len(actions) // 4)
+            reserve = min(int(np.ceil(_RESERVE_S * self._rate_hz)), spare)
+            renew_step = min(self._step + execute, step + len(actions) - reserve)
+            chunk = _Chunk(step, actions, renew_step, asked_s, getattr(self.planner, "subtask", None))
             if chunk.at(self._step) is not None:
+                if self._chunk is not None and self._times is not None:
+                    self._times.followed(self._chunk.left(self._step))
                 self._join(chunk)
             self._asked = self._newest is not None and self._is_due()
             if not self._asked:

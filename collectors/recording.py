@@ -89,6 +89,7 @@ def record_episode(
     clock_ns: Callable[[], int] = time.time_ns,
     before_close: Callable[[EpisodeSummary], None] | None = None,
     replace_unfinished: bool = False,
+    keep_discarded: bool = False,
     keys: KeySource | None = None,
     log: EpisodeLog | None = None,
     on_step: Callable[[Mapping[str, Any], EpisodeWriter], None] | None = None,
@@ -97,9 +98,9 @@ def record_episode(
     """Records ``info.id`` and returns what happened; ``before_close`` sees the end before it is published.
 
     ``replace_unfinished`` starts over where a killed recording left a part of this very episode. An
-    episode that the operator discards leaves nothing. ``log`` is kept up to date meanwhile; ``on_step``
-    sees each step's observation and the writer. With a ``closer`` the file is finished in the
-    background after this returns, except after an exception.
+    episode that the operator discards leaves nothing, unless ``keep_discarded``. ``log`` is kept up to
+    date meanwhile; ``on_step`` sees each step's observation and the writer. With a ``closer`` the file is
+    finished in the background after this returns, except after an exception.
     """
     path = workspace.episode_path(info.task, info.id)
     log = EpisodeLog() if log is None else log
@@ -125,7 +126,7 @@ def record_episode(
         raise
 
     def close() -> Path | None:
-        if summary.end is End.DISCARDED:
+        if summary.end is End.DISCARDED and not keep_discarded:
             writer.discard()
             return None
         mark = None if summary.mark is None else summary.mark.value

@@ -22,7 +22,7 @@ import numpy as np
 
 from collectors.telemetry import Snapshot
 from pipeline.episode import ACTION_FIELD, STATE_FIELDS, Field, Source
-from pipeline.errors import InputError
+from pipeline.errors import InputError, one_line
 
 _LOG = logging.getLogger(__name__)
 _IMAGE_WIDTH = 320  # pixels; enough to see what goes on
@@ -63,8 +63,9 @@ class RerunView:
             else:
                 self._stream.spawn(memory_limit=_MEMORY_LIMIT, hide_welcome_screen=True)
         except Exception as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"--view: Rerun cannot be opened ({reason}): leave it out") from None
+            raise InputError(
+                f"--view: Rerun cannot be opened ({one_line(error, None)}): leave it out"
+            ) from None
         for field in (*STATE_FIELDS, ACTION_FIELD):
             series = rerun.SeriesLines(names=list(field.component_names))
             self._stream.log(_path(field), series, static=True)

@@ -52,6 +52,7 @@ class Reset:
     ``stopped`` is why the arm takes no commands (``None``: it does), ``stop_asked`` whether the session is
     to end, ``gripper_target`` what was sent last. ``problem`` is called with a line when the arm stops,
     ``message`` with lines of less weight, ``each_period`` with every observation (``None``: there is none).
+    ``judge`` takes what the person says of the episode before, ``refusal`` says why START does not start.
     """
 
     def __init__(
@@ -64,6 +65,8 @@ class Reset:
         problem: Callable[[str], None],
         message: Callable[[str], None],
         each_period: Callable[[dict[str, Any] | None], None],
+        judge: Callable[[OperatorKey], None] | None = None,
+        refusal: Callable[[], str | None] = lambda: None,
     ) -> None:
         """Touches nothing yet."""
         self.robot, self.operator, self.keys = robot, operator, keys
@@ -72,6 +75,7 @@ class Reset:
         self.gripper_target: float | None = None
         self._rate_hz = rate_hz
         self._problem, self._message, self._each_period = problem, message, each_period
+        self._judge, self._refusal = judge, refusal
         self._started = False
         self._auto_start = True
 
@@ -161,13 +165,17 @@ class Reset:
                 self.stop_asked = True
             case OperatorKey.CLEAR_FAULTS:
                 self._clear_faults()
-            case OperatorKey.START if self.stopped is None:
-                self._started = True
-            case OperatorKey.START:
+            case OperatorKey.START if self.stopped is not None:
                 self._message(f"the arm is stopped: {self.stopped}; clear its fault first")
+            case OperatorKey.START if (why_not := self._refusal()) is not None:
+                self._message(why_not)
+            case OperatorKey.START:
+                self._started = True
             case OperatorKey.PAUSE:
                 self._auto_start = False
                 self._message("waiting for the start key")
+            case _ if self._judge is not None and not self._started:
+                self._judge(key)  # not any more when the next was asked for: it may be meant for that one
             case OperatorKey.SUCCESS | OperatorKey.FAILURE | OperatorKey.DISCARD:
                 # The last episode's file is closed already, and closed files stay as they are.
                 self._message(f"{key.value} counts while an episode runs; mark what is over in labelling")

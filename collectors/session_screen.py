@@ -51,6 +51,7 @@ def snapshot_of(
         dropped=dropped,
         starved=log.starved_steps,
         driver=log.driver if running else None,
+        subtask=log.subtask if running else None,
         limits=condition.limits,
         stopped=condition.stopped if stopped is None else stopped,
         lost_cameras=lost_cameras(robot),
@@ -64,6 +65,33 @@ def snapshot_of(
 def counted(number: int, what: str) -> str:
     """``1 frame``, ``2 frames``."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def starving_words(episode_id: str, summary: EpisodeSummary) -> str | None:
+    """What to tell of a policy that was too slow for its episode; ``None`` where it never was."""
+    if not summary.empty_queue_steps:
+        return None
+    plans = summary.plans
+    took = ""
+    if plans is not None:
+        took = f" (plans took {plans.p50_latency_ms:.0f} ms, the slowest {plans.max_latency_ms:.0f} ms)"
+    return (
+        f"{episode_id}: the policy had no action for {summary.empty_queue_steps} of "
+        f"{counted(summary.steps, 'step')}, and the arm held still{took}: use a lower --rate, a faster "
+        "machine ('recap policy serve'), or a policy with longer chunks"
+    )
+
+
+def lost_words(episode_id: str, summary: EpisodeSummary, log: EpisodeLog, dropped: int) -> list[str]:
+    """What a kept episode lost or waited for, a line each; ``dropped`` counts frames."""
+    lines = [
+        f"{episode_id}: camera {camera!r} was lost: {known['why']}"
+        for camera, known in log.cameras_lost.items()
+    ]
+    lines += filter(None, [starving_words(episode_id, summary)])
+    if dropped:
+        lines.append(f"{episode_id}: {counted(dropped, 'frame')} dropped, the disk was too slow")
+    return lines
 
 
 def end_words(number: int, episode_id: str, summary: EpisodeSummary) -> str:

@@ -64,6 +64,10 @@ class SessionSettings:
         if self.auto_start_s is not None and self.auto_start_s < 0:
             raise InputError(f"auto-start after {self.auto_start_s:g} s: the time must not be negative")
 
+    def wants_more(self, kept: int) -> bool:
+        """Whether ``kept`` episodes are not all that are wanted."""
+        return self.episodes is None or kept < self.episodes
+
     @property
     def max_steps(self) -> int:
         """The longest episode in control steps."""

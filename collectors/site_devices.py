@@ -25,7 +25,7 @@ from lerobot.utils.import_utils import register_third_party_plugins
 from collectors.camera_settings import camera_configs
 from collectors.lerobot_operator import LeRobotOperator, check_action_fits
 from pipeline.episode import ACTION_NAMES, STATE_NAMES
-from pipeline.errors import InputError
+from pipeline.errors import InputError, one_line
 from pipeline.site_config import SiteConfig, require_known_keys
 
 # Where registrations are, by what is registered: our modules first, which are quick to import.
@@ -90,7 +90,7 @@ def _decoded(base: Any, kind: str, options: Mapping[str, Any], where: str) -> An
         # What a configuration says of its values is draccus's cause; of a value's type it speaks itself.
         hidden = error.__cause__ is not None and "Couldn't instantiate" in str(error)
         cause = error.__cause__ if hidden and error.__cause__ is not None else error
-        raise InputError(f"[{where}.options] of {kind!r}: {_one_line(cause)}") from error
+        raise InputError(f"[{where}.options] of {kind!r}: {one_line(cause, None)}") from error
 
 
 def _made(make: Any, where: str) -> Any:
@@ -99,7 +99,7 @@ def _made(make: Any, where: str) -> Any:
     except InputError:
         raise
     except Exception as error:  # a driver that is not installed, above all
-        raise InputError(f"[{where}]: {_one_line(error)}") from error
+        raise InputError(f"[{where}]: {one_line(error, None)}") from error
 
 
 def _require_known(base: Any, kind: str, where: str) -> None:
@@ -131,7 +131,3 @@ def _check_names(what: str, features: Mapping[str, Any], needed: tuple[str, ...]
         raise InputError(
             f"{what} {len(features)} values, but not {lacking[0]!r}: an episode needs {', '.join(needed)}"
         )
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

@@ -41,8 +41,9 @@ class Snapshot:
     are of the current episode: steps that ended late, frames that the disk was too slow for, steps for
     which the policy had no action. ``rate_hz`` is measured over about the last second (0 before the
     first step), ``wanted_rate_hz`` the one set. ``driver`` is who chose the latest action, ``None`` when
-    nobody did. ``limits`` and ``stopped`` are the arm's own words; ``lost_cameras`` maps a camera to why,
-    ``lost_device`` says why the operator's device gives no input.
+    nobody did; ``subtask`` is what the policy said that it does. ``limits`` and ``stopped`` are the arm's
+    own words; ``lost_cameras`` maps a camera to why, ``lost_device`` says why the operator's device gives
+    no input.
     """
 
     phase: Phase
@@ -59,6 +60,7 @@ class Snapshot:
     dropped: int = 0
     starved: int = 0
     driver: Source | None = None
+    subtask: str | None = None
     limits: tuple[str, ...] = ()
     stopped: str | None = None
     lost_cameras: Mapping[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""The two kinds of error that a command reports as one line instead of a traceback."""
+"""The two kinds of error that a command reports as one line instead of a traceback, and that line."""
 
 
 class InputError(ValueError):
@@ -14,3 +14,9 @@ class Failure(RuntimeError):
 
     The message is one line. A command prints it and exits with status 1.
     """
+
+
+def one_line(error: BaseException, longest: int | None = 200) -> str:
+    """An error's message without line breaks, cut where it gets long (``None``: nowhere); else its type."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if longest is None or len(text) <= longest else text[: longest - 1] + "…"

@@ -28,8 +28,10 @@ import torch
 from torch.utils.data import Dataset
 
 from pipeline.errors import InputError
+from pipeline.frame_subtasks import FrameSubtasks
 from pipeline.frame_table import FrameTable
 from pipeline.prompts import INDICATOR_NAMES, NONE, check_indicators, drop_indicators, prompt
+from pipeline.subtask_prompts import with_subtask
 
 # LeRobot's names, spelled out: importing its constants takes seconds.
 STATE = "observation.state"
@@ -55,8 +57,9 @@ class FrameDataset(Dataset[Sample]):
     observation expect it.
 
     ``action`` (K, 7) float32, the row's own first; past the episode's end the last one repeats, and
-    ``action_is_pad`` (K,) bool is True. ``task``: the prompt, the episode's task with the row's
-    indicator. ``index``: the row in the table, int64. And each of ``scores``, float32.
+    ``action_is_pad`` (K,) bool is True. ``task``: the prompt, the episode's task with the row's sub-task,
+    where it is known, and its indicator. ``index``: the row in the table, int64. And each of ``scores``,
+    float32.
 
     Which indicators are dropped is decided by ``seed`` and the epoch for each row of the table: neither
     the order of the samples nor the number of workers matters.
@@ -73,10 +76,12 @@ class FrameDataset(Dataset[Sample]):
         indicator_dropout: float = 0.0,
         seed: int = 0,
         scores: Mapping[str, np.ndarray] | None = None,
+        subtasks: FrameSubtasks | None = None,
     ) -> None:
         """``rows`` (M,) of the table are served in that order; ``None``: all N.
 
         ``indicators`` (N,) int8; ``None``: bare tasks. ``scores`` (value, advantage, …) are (N,) each.
+        ``subtasks``: those of the N frames, which the prompts then say; ``None``: no prompt says any.
         Raises ``InputError`` for arrays that do not fit.
         """
         if chunk < 1 or history < 0:
@@ -89,9 +94,7 @@ class FrameDataset(Dataset[Sample]):
         self._dropout = indicator_dropout
         self._seed = seed
         self._scores = {name: _checked_score(name, values, table) for name, values in (scores or {}).items()}
-        self._prompts = [
-            prompt(task, INDICATOR_NAMES[code]) for task in table.tasks for code in sorted(INDICATOR_NAMES)
-        ]
+        self._prompts = _Prompts(table, subtasks)
         # In shared memory, so that workers that live on hear of a new epoch.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._dropped_for = -1
@@ -138,11 +141,10 @@ class FrameDataset(Dataset[Sample]):
         table = self.table
         actions, actions_padded = table.action_chunks(rows, self.chunk)
         episodes = table.episode_index[rows].astype(np.int64)
-        numbers = episodes * len(INDICATOR_NAMES) + (indicators - NONE)
         batch: Sample = {
             ACTION: torch.from_numpy(actions),
             ACTION + PAD_SUFFIX: torch.from_numpy(actions_padded),
-            "task": [self._prompts[number] for number in numbers.tolist()],
+            "task": self._prompts.of(rows, episodes, indicators),
         }
         if self.history == 0:
             batch[STATE] = torch.from_numpy(table.state[rows])
@@ -172,6 +174,35 @@ class FrameDataset(Dataset[Sample]):
     def __getstate__(self) -> dict[str, Any]:
         """Everything but what can be derived again; the table leaves out images that are in files."""
         return {**self.__dict__, "_kept": None, "_dropped_for": -1}
+
+
+class _Prompts:
+    """The prompts of a table's frames: each text is made once, for a task, a sub-task and an indicator."""
+
+    def __init__(self, table: FrameTable, subtasks: FrameSubtasks | None) -> None:
+        """Raises ``InputError`` for sub-tasks of another number of frames, and tasks that are no prompt."""
+        if subtasks is not None and len(subtasks.codes) != len(table):
+            raise InputError(f"there are {len(table)} frames and sub-tasks of {len(subtasks.codes)}")
+        tasks = sorted(set(table.tasks))
+        number = {task: i for i, task in enumerate(tasks)}
+        self._task_of_episode = np.array([number[task] for task in table.tasks], dtype=np.int64)
+        self._codes = None if subtasks is None else subtasks.codes
+        names = () if subtasks is None else subtasks.names
+        self._kinds = 1 + len(names)
+        self._texts = [
+            prompt(whole, INDICATOR_NAMES[code])
+            for task in tasks
+            for whole in (task, *(with_subtask(task, name) for name in names))
+            for code in sorted(INDICATOR_NAMES)
+        ]
+
+    def of(self, rows: np.ndarray, episodes: np.ndarray, indicators: np.ndarray) -> list[str]:
+        """Those of B rows (B,) of these ``episodes`` (B,) int64 under these ``indicators`` (B,) int8."""
+        numbers = self._task_of_episode[episodes] * self._kinds
+        if self._codes is not None:
+            numbers = numbers + 1 + self._codes[rows]  # UNKNOWN is -1: the task alone
+        numbers = numbers * len(INDICATOR_NAMES) + (indicators - NONE)
+        return [self._texts[number] for number in numbers.tolist()]
 
 
 def as_is(batch: Any) -> Any:

@@ -6,7 +6,7 @@ A frame's *index* is its row in the table, 0 to N−1, episode after episode in 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.errors import InputError
 from pipeline.frame_cache import CachedEpisode, FrameCache, read_scores
-from pipeline.mapped_arrays import map_file
+from pipeline.mapped_arrays import map_file, write_rows
 
 # The rate of a table that is made by hand and says nothing of it; the simulator's default.
 DEFAULT_RATE_HZ = 10.0
@@ -128,6 +128,23 @@ class FrameTable:
                     f"a cached episode is gone ({error}): build the frame cache again"
                 ) from error
         self.__dict__.update(state)
+
+    def in_files(self, folder: Path) -> FrameTable:
+        """This table with its images in files, for other processes to map: itself where they are already.
+
+        Otherwise one that maps the files which this writes into ``folder``, as large as the images are.
+        """
+        if self._image_files:
+            return self
+        folder.mkdir(parents=True)
+        files = [folder / str(number) for number in range(len(self._episode_images))]
+        for file, images in zip(files, self._episode_images, strict=True):
+            write_rows(file, [images])
+        mapped = [
+            map_file(file, images.shape, "uint8")
+            for file, images in zip(files, self._episode_images, strict=True)
+        ]
+        return replace(self, _episode_images=mapped, _preloaded=None, _image_files=files)
 
     def __len__(self) -> int:
         """N, the number of frames."""

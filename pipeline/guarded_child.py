@@ -9,7 +9,7 @@ import select
 import signal
 from multiprocessing.connection import Connection
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, one_line
 
 _IDLE_S = 60.0  # a child that gets nothing to do for so long ends, and its keeper with it
 _NICENESS = 5
@@ -72,7 +72,7 @@ def read_items(connection: Connection) -> None:
         except EOFError:
             return
         except Exception as error:  # unpickling imports modules, which may raise anything
-            connection.send(("error", f"{type(error).__name__}: {one_line(error)}"))
+            connection.send(("error", f"{type(error).__name__}: {one_line(error, None)}"))
             continue
         # The kernel ends the child when time is up, whatever loop it is in and also if we have died.
         signal.setitimer(signal.ITIMER_PROF, max(limit_s, 1e-3))
@@ -80,9 +80,9 @@ def read_items(connection: Connection) -> None:
         try:
             answer = ("result", function(item))
         except InputError as error:
-            answer = ("error", one_line(error))
+            answer = ("error", one_line(error, None))
         except Exception as error:  # one bad file must not stop the others, whatever it does
-            answer = ("error", f"{name_of(item)}: {type(error).__name__}: {one_line(error)}")
+            answer = ("error", f"{name_of(item)}: {type(error).__name__}: {one_line(error, None)}")
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
         try:
@@ -90,7 +90,7 @@ def read_items(connection: Connection) -> None:
         except OSError:
             return
         except Exception as error:  # a result that cannot be pickled
-            connection.send(("error", f"{name_of(item)}: {type(error).__name__}: {one_line(error)}"))
+            connection.send(("error", f"{name_of(item)}: {type(error).__name__}: {one_line(error, None)}"))
 
 
 def _restrict() -> None:
@@ -107,8 +107,3 @@ def _restrict() -> None:
 def name_of(item: object) -> str:
     """What messages call an item: itself, or the first part of a tuple, such as a path and options."""
     return str(item[0] if isinstance(item, tuple) and item else item)
-
-
-def one_line(error: Exception) -> str:
-    """An exception's message without line breaks."""
-    return " ".join(str(error).split())

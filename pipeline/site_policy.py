@@ -16,8 +16,10 @@
     lora_rank = 16              # of the fine-tunes; 0 trains all weights
     precision = "bfloat16"      # or float32
     device = "cuda"
+    workers = 2                 # processes that train each policy together, each on its own GPU (or core)
     [policy.options]            # fields of that policy's own configuration; "none" where one is null
     chunk_size = 16
+    subtasks = "from labels"    # of gen3_vla: a list of names, or those that people marked as segments
 
 What is not said stays as the command has it; learning rates follow the type. See docs/policies.md.
 """
@@ -33,7 +35,14 @@ from pipeline.errors import InputError
 
 _TEXTS = ("type", "path", "device")
 # The least that each may be.
-_WHOLE = {"base_steps": 1, "fine_tune_steps": 1, "batch_size": 1, "accumulate": 1, "lora_rank": 0}
+_WHOLE = {
+    "base_steps": 1,
+    "fine_tune_steps": 1,
+    "batch_size": 1,
+    "accumulate": 1,
+    "lora_rank": 0,
+    "workers": 1,
+}
 _RATES = ("base_learning_rate", "fine_tune_learning_rate")
 _SHARES = ("positive_share", "indicator_dropout")
 _PRECISIONS = ("float32", "bfloat16")
@@ -57,6 +66,7 @@ class PolicySection:
     lora_rank: int | None = None
     precision: str | None = None
     device: str | None = None
+    workers: int | None = None
 
     def __post_init__(self) -> None:
         """Rejects values of the wrong type or out of range."""

@@ -37,6 +37,8 @@ REAL_TIME = (
     "test_collection_",
     "test_live_recording",
     "test_lerobot_record",
+    "test_policy_evaluate_robot",
+    "test_policy_evaluation_course",
 )
 """Modules whose arms and cameras run by the clock and stop, as they must, when the machine stalls for a
 fraction of a second, which a shared one does now and then. What fails three times in a row is a fault."""

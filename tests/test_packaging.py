@@ -89,7 +89,7 @@ def test_few_modules_import_ray() -> None:
                 names = [node.module or ""]
             if any(name.split(".")[0] == "ray" for name in names):
                 importers.add(str(path.relative_to(ROOT)))
-    expected = ("cluster", "local_ray", "scoring_actors", "steps", "value_training")
+    expected = ("cluster", "local_ray", "ray_training", "scoring_actors", "steps")
     assert importers == {f"workflows/{name}.py" for name in expected}
 
 

@@ -15,7 +15,7 @@ from tokenizers import (  # type: ignore[import-untyped]  # ships no types
     trainers,
 )
 
-from value_model.vlm_files import quiet_transformers
+from pipeline.vlm.files import quiet_transformers
 
 Family = Literal["siglip", "clip", "smolvlm", "idefics3", "paligemma", "llava"]
 FAMILIES: tuple[Family, ...] = ("siglip", "clip", "smolvlm", "idefics3", "paligemma", "llava")

@@ -18,10 +18,9 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, one_line
 from value_model.network import NetworkConfig, ValueNetwork, build_network, network_config
 from value_model.returns import TaskScale
-from value_model.value_network import one_line
 
 FORMAT_VERSION = 1
 WEIGHTS_NAME = "model.safetensors"

@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.errors import InputError
 from value_model.small_network import SmallNetworkConfig, SmallValueNetwork, tokenize
 from value_model.value_network import ValueNetwork, flops_per_frame, parameter_counts
-from value_model.vlm_config import VlmNetworkConfig
+from value_model.vlm_config import VlmNetworkConfig, backbone_and_digest
 
 __all__ = [
     "NetworkConfig",
@@ -82,6 +82,4 @@ def pin_backbone(config: NetworkConfig) -> NetworkConfig:
     """
     if isinstance(config, SmallNetworkConfig):
         return config
-    from value_model.vlm_files import checked_digest, find_backbone
-
-    return replace(config, backbone_digest=checked_digest(find_backbone(config), config))
+    return replace(config, backbone_digest=backbone_and_digest(config)[1])

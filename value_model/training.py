@@ -20,6 +20,7 @@ import torch
 
 from pipeline.errors import InputError
 from pipeline.frame_table import FrameTable
+from pipeline.process_group import seed_of
 from pipeline.resume_state import Keeper, load_state, save_state
 from value_model.checkpoint import ModelRecord, save_checkpoint
 from value_model.folds import assign_folds, split_validation
@@ -187,11 +188,7 @@ def _run(
 def _draw_apart(trainer: Trainer, job: tuple[int, int]) -> None:
     """Has each of several processes draw its own dropout, in a way that a resumed training repeats."""
     if trainer.group.size > 1:
-        torch.manual_seed(_seed(trainer.config.seed, *job, trainer.step, trainer.group.rank))
-
-
-def _seed(*parts: int) -> int:
-    return int(np.random.SeedSequence(parts).generate_state(1)[0])
+        torch.manual_seed(seed_of(trainer.config.seed, *job, trainer.step, trainer.group.rank))
 
 
 @contextmanager
@@ -204,7 +201,7 @@ def _seeded(config: ValueTrainingConfig, fold: int, member: int) -> Iterator[Non
     devices = [torch.device(config.device).index or 0] if on_gpu else []
     deterministic = torch.are_deterministic_algorithms_enabled()
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(_seed(config.seed, fold, member))
+        torch.manual_seed(seed_of(config.seed, fold, member))
         if not on_gpu:
             yield
             return

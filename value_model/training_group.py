@@ -11,41 +11,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pipeline import process_group
 from value_model.value_network import ValueNetwork
 
 
-class Group:
-    """One process alone; what several do otherwise is in :class:`ProcessGroup`.
-
-    ``rank`` counts the processes from 0, ``size`` is how many there are.
-    """
-
-    rank: int = 0
-    size: int = 1
+class Group(process_group.Group):
+    """One process alone; what several do otherwise is in :class:`ProcessGroup`."""
 
     def wrap(self, network: ValueNetwork) -> nn.Module:
         """What to call in training steps so that gradients are the whole batch's; shares the weights."""
         return network
 
-    def sum(self, value: Tensor) -> Tensor:
-        """The sum of every process's ``value``, the same in all."""
-        return value
 
-    def share(self, total: int) -> slice:
-        """Which of ``total`` rows are this process's; the shares differ by one row at most."""
-        return slice(total * self.rank // self.size, total * (self.rank + 1) // self.size)
-
-    def barrier(self) -> None:
-        """Waits until every process is here."""
-
-
-class ProcessGroup(Group):
-    """The processes of ``torch.distributed``, which somebody (Ray Train, torchrun) has initialised."""
-
-    def __init__(self) -> None:
-        """Raises ``RuntimeError`` where ``torch.distributed`` is not initialised."""
-        self.rank = torch.distributed.get_rank()
-        self.size = torch.distributed.get_world_size()
+class ProcessGroup(process_group.ProcessGroup, Group):
+    """The processes of ``torch.distributed``; see there."""
 
     def wrap(self, network: ValueNetwork) -> nn.Module:
         """Distributed data parallel; rank 0's weights are given to all."""
@@ -57,16 +36,6 @@ class ProcessGroup(Group):
             # A pretrained backbone has parts that values do not need, such as a text decoder's head.
             find_unused_parameters=True,
         )
-
-    def sum(self, value: Tensor) -> Tensor:
-        """See :meth:`Group.sum`."""
-        total = value.detach().clone()
-        torch.distributed.all_reduce(total)
-        return total
-
-    def barrier(self) -> None:
-        """See :meth:`Group.barrier`."""
-        torch.distributed.barrier()
 
 
 def share_batch_statistics(network: nn.Module) -> None:

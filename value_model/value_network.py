@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, one_line
 
 if TYPE_CHECKING:
     from value_model.network import NetworkConfig
@@ -115,9 +115,3 @@ def check_task(task: str) -> None:
     """Raises ``InputError`` for a task without a word."""
     if not re.search(r"\w", task):
         raise InputError(f"the task {task!r} has no word in it")
-
-
-def one_line(error: BaseException, longest: int = 200) -> str:
-    """An error's message without line breaks, cut where it gets long."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= longest else text[: longest - 1] + "…"

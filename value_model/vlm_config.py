@@ -92,3 +92,17 @@ class VlmNetworkConfig:
             )
         if not 0 <= self.dropout < 1:
             raise InputError(f"value network: dropout {self.dropout} is not in [0, 1)")
+
+
+def backbone_and_digest(config: VlmNetworkConfig) -> tuple[Path, str]:
+    """The folder of the backbone, fetched first where ``config`` allows that, and the digest of its files.
+
+    Raises ``InputError`` where it is missing, or another than ``config.backbone_digest``.
+    """
+    from pipeline.vlm.files import (
+        checked_digest,
+        find_backbone,
+    )  # takes torch, which a configuration does not
+
+    folder = find_backbone(config.backbone, allow_download=config.allow_download)
+    return folder, checked_digest(folder, config.backbone_digest, "this value model")

@@ -10,12 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import InputError
+from pipeline.vlm.images import image_features, image_places
+from pipeline.vlm.prompts import PADDING_TOKEN, Family, PromptTokens
 from value_model.value_network import check_task
 from value_model.vlm_config import VlmNetworkConfig
-from value_model.vlm_prompts import Family
-
-# Stands where a prompt is over; no tokenizer gives it.
-PADDING_TOKEN = -1
 
 
 class GenerativeReader(nn.Module):
@@ -29,12 +27,12 @@ class GenerativeReader(nn.Module):
     def __init__(self, model: Any, tokenizer: Any, family: Family, config: VlmNetworkConfig) -> None:
         """``model``, ``tokenizer``: of the backbone. Fresh weights from torch's global generator."""
         super().__init__()
-        self.tokenizer, self.family = tokenizer, family
+        self.family = family
         self.frozen = config.tune == "frozen"
         self.word_limit, self.cameras = config.words, config.cameras
-        self.image_token = int(model.config.image_token_id)
-        self.image_places = _image_places(model, family)
-        self.length = len(self._prompt([])) + config.words
+        self.image_places = image_places(model, family)
+        self.prompt = PromptTokens(model, tokenizer, family, self.image_places)
+        self.length = len(self.prompt.prompt([], self.cameras)) + config.words
         self.width = int(model.config.get_text_config().hidden_size)
         # Learned tokens start at the size that the backbone's own have (Gemma's are scaled up).
         sample = model.get_input_embeddings()(torch.arange(16, device=model.device))
@@ -47,13 +45,13 @@ class GenerativeReader(nn.Module):
         rows = torch.full((len(tasks), self.length), PADDING_TOKEN, dtype=torch.int64)
         for row, task in enumerate(tasks):
             check_task(task)
-            words = self._ids(task.strip())
+            words = self.prompt.ids(task.strip())
             if len(words) > self.word_limit:
                 raise InputError(
                     f"the task {task!r} takes {len(words)} of the backbone's tokens, and {self.word_limit} "
                     "are read: shorten it, or set words higher"
                 )
-            prompt = self._prompt(words)
+            prompt = self.prompt.prompt(words, self.cameras)
             rows[row, : len(prompt)] = torch.tensor(prompt)
         return rows
 
@@ -64,7 +62,8 @@ class GenerativeReader(nn.Module):
         """
         tokens = tokens[:, : int((tokens != PADDING_TOKEN).sum(1).max())]
         with torch.no_grad() if self.frozen else nullcontext():
-            prompt = self._embed(model, pixels, tokens)
+            images = image_features(model, pixels, self.family)
+            prompt = self.prompt.embedded(model, tokens, images)
         learned = self._learned(state, len(pixels)).to(prompt.dtype)
         present = tokens != PADDING_TOKEN
         positions = present.cumsum(1).sub(1).clamp_(min=0) + self.family.first_position
@@ -96,14 +95,6 @@ class GenerativeReader(nn.Module):
             )
         return hidden.last_hidden_state[:, -1]
 
-    def _embed(self, model: Any, pixels: Tensor, tokens: Tensor) -> Tensor:
-        """The prompt's tokens and images as the language model takes them, ``(B, length, width)``."""
-        images = _image_features(model, pixels, self.family)
-        places = tokens == self.image_token
-        # Some families' image token is not in the vocabulary.
-        words = model.get_input_embeddings()(tokens.masked_fill(places | (tokens == PADDING_TOKEN), 0))
-        return words.masked_scatter(places[:, :, None], images.to(words.dtype))
-
     def _learned(self, state: Tensor | None, batch: int) -> Tensor:
         value = self.value_token.expand(batch, 1, -1)
         if self.state is None or state is None:
@@ -121,33 +112,3 @@ class GenerativeReader(nn.Module):
         return torch.zeros(allowed.shape, dtype=prompt.dtype, device=prompt.device).masked_fill_(
             ~allowed, torch.finfo(prompt.dtype).min
         )
-
-    def _prompt(self, words: list[int]) -> list[int]:
-        family, start = self.family, self.tokenizer.bos_token_id
-        first = [start] if start is not None and family.start_token == "first" else []
-        ids = first + self._ids(family.opening)
-        for _ in range(self.cameras):
-            ids += self._ids(family.before_image) + [self.image_token] * self.image_places
-            ids += self._ids(family.after_image)
-        if start is not None and family.start_token == "task":
-            ids.append(start)
-        return ids + self._ids(family.before_task) + words + self._ids(family.closing)
-
-    def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
-
-
-def _image_features(model: Any, pixels: Tensor, family: Family) -> Tensor:
-    """Every image's tokens, one after the other, ``(B * cameras * places, width)``."""
-    images = pixels if family.images_per_prompt else pixels.flatten(0, 1)
-    features = model.get_image_features(pixel_values=images).pooler_output
-    whole = features if isinstance(features, Tensor) else torch.cat(list(features))
-    return whole.reshape(-1, whole.shape[-1])
-
-
-@torch.no_grad()
-def _image_places(model: Any, family: Family) -> int:
-    """How many tokens of the prompt one image takes, found out by showing the tower one."""
-    side = int(model.config.vision_config.image_size)
-    pixels = torch.ones(1, 1, 3, side, side, device=model.device, dtype=model.dtype)
-    return len(_image_features(model, pixels, family))

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import InputError
+from pipeline.vlm.files import Backbone, load_backbone
+from pipeline.vlm.images import ImagePreparation
+from pipeline.vlm.prompts import family_of
 from value_model.value_network import ValueNetwork
-from value_model.vlm_config import VlmNetworkConfig
+from value_model.vlm_config import VlmNetworkConfig, backbone_and_digest
 from value_model.vlm_dual_encoder import DualEncoderReader, is_dual_encoder
-from value_model.vlm_files import Backbone, checked_digest, find_backbone, load_backbone
 from value_model.vlm_generative import GenerativeReader
-from value_model.vlm_images import ImagePreparation
-from value_model.vlm_prompts import family_of
 from value_model.vlm_tuning import set_up_tuning, weight_dtype
 
 
@@ -26,8 +26,7 @@ def build_vlm_network(config: VlmNetworkConfig) -> VlmValueNetwork:
     Raises ``InputError`` where the backbone is missing, damaged, another than ``backbone_digest``, or
     of a type that cannot be read out.
     """
-    folder = find_backbone(config)
-    digest = checked_digest(folder, config)
+    folder, digest = backbone_and_digest(config)
     backbone = load_backbone(folder, weight_dtype(config))
     return VlmValueNetwork(replace(config, backbone_digest=digest), backbone)
 
@@ -46,7 +45,7 @@ class VlmValueNetwork(ValueNetwork):
         if is_dual_encoder(model):
             self.reader = DualEncoderReader(model, backbone.tokenizer, config)
         else:
-            family = family_of(model.config.model_type)
+            family = family_of(model.config.model_type, "dual encoders (SigLIP, CLIP)")
             self.reader = GenerativeReader(model, backbone.tokenizer, family, config)
         set_up_tuning(model, config)
         self.backbone = model

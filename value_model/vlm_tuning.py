@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline.errors import InputError
-from value_model.value_network import one_line
+from pipeline.errors import InputError, one_line
 from value_model.vlm_config import LORA_EVERYWHERE, VlmNetworkConfig
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zipfile import BadZipFile
 
+from pipeline.errors import one_line
 from workflows.json_documents import damaged
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
     except (BadZipFile, zlib.error, EOFError, ValueError, TypeError, AttributeError) as error:
-        raise damaged(path, " ".join(str(error).split()) or type(error).__name__) from error
+        raise damaged(path, one_line(error)) from error
     for name, values in arrays.items():
         if not isinstance(values, np.ndarray):
             raise damaged(path, f"{name} is no array")

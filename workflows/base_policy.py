@@ -13,6 +13,7 @@ from typing import Any
 
 from pipeline.episode import CAMERAS
 from pipeline.errors import InputError
+from workflows.labelled_subtasks import FROM_LABELS, OPTION, with_any_name
 from workflows.settings import LoopSettings, PolicySettings
 from workflows.step_recipe import ExternalInput
 from workflows.step_result import StepResult
@@ -58,7 +59,7 @@ def _require_buildable(policy: PolicySettings, image_size: int, here: bool) -> N
         weights_of(policy)
     from pipeline.policy.new_policy import PATH, TableFacts, check_policy
 
-    options = {**policy.options, PATH: policy.path} if policy.path else dict(policy.options)
+    options = with_any_name(policy.options) | ({PATH: policy.path} if policy.path else {})
     try:
         check_policy(policy.type, TableFacts(CAMERAS, image_size), options, here=here)
     except InputError as error:
@@ -75,6 +76,9 @@ def _require_same(policy: PolicySettings, manifest: Mapping[str, Any]) -> None:
             + ("take type out" if stored == PolicySettings().type else f'set type = "{stored}"')
         )
     wanted = json.loads(json.dumps(dict(policy.options)))
+    if wanted.get(OPTION) == FROM_LABELS and options.get(OPTION):
+        # The labels of its own training gave it names, which it keeps.
+        wanted[OPTION] = options[OPTION]
     different = sorted(
         name for name in {*options, *wanted} if options.get(name, ...) != wanted.get(name, ...)
     )

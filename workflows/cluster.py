@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import Failure, InputError
+from pipeline.errors import Failure, InputError, one_line
 from pipeline.workspace import Workspace
 from workflows.cluster_address import AUTO, answers, refusal, split_address
 from workflows.cluster_place import PLACE, require_place, shared_place
@@ -102,7 +102,7 @@ def ray_cluster(address: str, workspace: Workspace, *, shared: bool = True) -> I
                 runtime_env={"env_vars": {**WORKER_ENVIRONMENT, PLACE: place.to_json()}},
             )
         except (OSError, ValueError, RuntimeError) as error:
-            raise _no_cluster(address, " ".join(str(error).split())) from error
+            raise _no_cluster(address, one_line(error, None)) from error
         lost = False
         try:
             _require_same_place()

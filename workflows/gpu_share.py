@@ -1,11 +1,16 @@
-"""Which GPU a step gets: Ray hands them out, one a process, and the process sees no other."""
+"""Which GPU a step gets: Ray hands them out, one a process, and the process sees no other.
+
+And whether there are cores or GPUs enough for the processes that train one network together.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline.errors import InputError
+from workflows.local_ray import available_cpus
 
 
 def gpus_to_reserve(device: str, workers: int) -> float:
@@ -57,3 +62,25 @@ def require_gpu(device: str) -> None:
             f"the value models were trained on {device!r}, and {there} GPUs were found here: score where "
             "there is one, or see 'recap doctor'"
         )
+
+
+def require_workers(device: str, workers: int, there: Mapping[str, float] | None = None) -> None:
+    """Raises ``InputError`` where ``workers`` processes, each on a core or a GPU of its own, find no room.
+
+    ``there``: what Ray's machines have together, ``CPU`` and ``GPU``; without it, it is this machine's.
+    Imports torch for several workers on GPUs only.
+    """
+    if workers == 1:
+        return
+    on_gpu = device.startswith("cuda")
+    kind, name = ("GPU", "GPUs") if on_gpu else ("CPU", "cores")
+    if there is not None:
+        found = int(there.get(kind, 0))
+    elif on_gpu:
+        import torch
+
+        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    else:
+        found = available_cpus()
+    if workers > found:
+        raise InputError(f"{workers} workers need as many {name}, and there are {found}: use fewer")

@@ -7,16 +7,19 @@ must happen once and in order: labels, the gate, the decision, the champion, the
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from pipeline.errors import Failure, InputError
+from pipeline.errors import Failure, InputError, one_line
 from pipeline.label_snapshot import Snapshot
 from pipeline.workspace import Workspace
 from workflows.base_policy import require_base_policy
 from workflows.comparison import PairedDifference, Performance, performance
+from workflows.gpu_share import require_workers
+from workflows.labelled_subtasks import names_of, subtask_problems
 from workflows.ledger import Champion, Ledger
 from workflows.loop_graph import BASE, CANDIDATE, CHAMPION, LoopGraph, TurnSteps
 from workflows.promotion import compared
@@ -33,6 +36,8 @@ from workflows.turn_labels import freeze_labels, label_simulated, require_both_o
 from workflows.value_ensemble import ValueEnsemble
 from workflows.value_gate import GateClosed, GateVerdict, keep_ensemble, read_gate, verdict
 from workflows.value_graph import AnyStep
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,9 @@ def train_base(loop: Loop, episode_ids: Sequence[str]) -> StepResult:
 
 def base_of(loop: Loop, demonstrations: Sequence[str]) -> StepResult:
     """The base policy that fine-tunes start from: the ledger's, or one trained on the demonstrations."""
+    if loop.runner.address is None:
+        for training in (loop.settings.value, loop.settings.policy):
+            require_workers(training.device, training.workers)
     base = known_base(loop.runner.store, loop.ledger)
     require_base_policy(loop.settings, base, here=loop.runner.address is None)
     return base if base is not None else train_base(loop, require_demonstrations(demonstrations))
@@ -144,6 +152,8 @@ def improve(loop: Loop, episode_ids: Sequence[str], base: StepResult) -> TurnRes
     """
     snapshot = freeze_labels(loop.workspace, episode_ids)
     require_both_outcomes(snapshot)
+    for line in subtask_problems(snapshot.rows, names_of(base.path / CHECKPOINT)):
+        _LOG.warning("%s", line)
     graph, turn, iteration, stands = plan_turn(loop.graph, loop.workspace, loop.ledger, snapshot, base)
     reference = add_champion(graph, loop.runner.store, loop.ledger, turn, base, iteration)
     gate = learn_values(loop, snapshot, turn)
@@ -265,7 +275,7 @@ def _history(loop: Loop) -> tuple[Path | None, str]:
     try:
         return write_iterations_report(loop.workspace, loop.ledger, loop.runner.store), ""
     except Exception as error:  # the turn is done and noted: no fault of a page may undo that
-        return None, " ".join(str(error).split()) or type(error).__name__
+        return None, one_line(error)
 
 
 def _link(link: Path, target: Path) -> Path:

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
+
+from rich.console import Console
 
 from collectors.arm_interface import StoppableArm
 from collectors.collection_session import SessionSettings, SessionSummary, run_session
@@ -20,6 +24,7 @@ from collectors.live_view import LiveView
 from collectors.operator_keys import KEY_HELP, TerminalInput, TerminalUser
 from collectors.policy_thread import Planner
 from collectors.rerun_view import RerunView
+from collectors.session_course import Course
 from collectors.session_screen import counted
 from collectors.site_devices import make_operator, make_robot
 from collectors.telemetry import Telemetry
@@ -60,13 +65,28 @@ class LiveOptions:
     indicator: Indicator | None = "positive"
 
 
+@dataclass(frozen=True)
+class LiveCourse:
+    """A session whose policies take turns, as an evaluation's do; in place of ``LiveOptions.policy``.
+
+    ``load`` makes the course, before anything is connected; what it enters ends with the session. ``scene``
+    says for a turn's number how the simulated arm lays it out: task and seed. ``at_end`` is called when the
+    arm was let go and every file is finished, however the session ended. ``stream`` gets the live view.
+    """
+
+    load: Callable[[contextlib.ExitStack], Course]
+    scene: Callable[[int], tuple[str, int]]
+    at_end: Callable[[SessionSummary], None]
+    stream: TextIO | None = None
+
+
 def device_of(site: SiteConfig, device: str | None) -> str | None:
     """The input device: the one asked for, else that of ``recap.toml``; ``None`` where none is named."""
     return device or site.operator.type or None
 
 
-def record_live(root: Path, options: LiveOptions) -> None:
-    """Runs the session and prints what it gave, however it ended.
+def record_live(root: Path, options: LiveOptions, course: LiveCourse | None = None) -> None:
+    """Runs the session and prints what it gave, or calls the course's ``at_end``, however it ended.
 
     Raises ``InputError`` before the arm moves, later ``Failure``, and what else ended the session.
     """
@@ -80,13 +100,18 @@ def record_live(root: Path, options: LiveOptions) -> None:
                 site.robot, options={"image_size": 224, **site.robot.options, "rate_hz": settings.rate_hz}
             ),
         )
+    report = partial(_report, workspace) if course is None else course.at_end
     robot = make_robot(site)
     operator = _operator(site, options, robot.action_features)
     _make_writable(workspace)
     with contextlib.ExitStack() as reports, contextlib.ExitStack() as stack:
-        policy, name = _policy(workspace, options, stack)
-        if policy is not None:
-            policy.check_robot(robot.observation_features, robot.action_features)
+        turns = None if course is None else course.load(stack)
+        policy, name = _policy(workspace, options, stack) if turns is None else (None, None)
+        planners: Sequence[Any] = turns.planners if turns is not None else [policy] if policy else []
+        for planner in planners:
+            planner.check_robot(robot.observation_features, robot.action_features)
+        if planners:
+            stack.enter_context(_a_core_for_the_loop())
         stop = _emergency_stop(robot)
         keys = TerminalInput(stop)
         if hasattr(operator, "on_emergency_stop"):
@@ -95,6 +120,8 @@ def record_live(root: Path, options: LiveOptions) -> None:
         if isinstance(operator, TerminalUser):
             operator.use_terminal(keys)
         stack.enter_context(keys)
+        if turns is not None and not (keys.is_reading or hasattr(operator, "take_keys")):
+            raise InputError("nobody could say what came of it: use a terminal, or a device with keys")
         operator.connect()
         stack.callback(operator.disconnect)
         robot.connect()
@@ -106,10 +133,11 @@ def record_live(root: Path, options: LiveOptions) -> None:
             keys,
             replace(settings, policy_name=name),
             policy=policy,
-            telemetry=stack.enter_context(_Views(_key_help(operator), options.view)),
-            prepare=_scenes(robot, options),
+            course=turns,
+            telemetry=stack.enter_context(_Views(_live_view(operator, course), options.view)),
+            prepare=_scenes(robot, options, course),
             # Printed when the arm is let go and the live view is closed, also before an exception goes on.
-            at_end=lambda ended: reports.callback(_report, workspace, ended),
+            at_end=lambda ended: reports.callback(report, ended),
         )
     if summary.arm_stopped is not None:
         raise Failure(f"the arm stopped: {summary.arm_stopped}")
@@ -170,6 +198,24 @@ def _policy(
     return runner, name
 
 
+@contextlib.contextmanager
+def _a_core_for_the_loop() -> Iterator[None]:
+    """Meanwhile plans are made by one thread less than there are cores.
+
+    The threads of a plan wait for each other, and must not wait for the loop and the cameras: on two busy
+    cores a plan in two threads can take many times as long as in one.
+    """
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, min(threads, cores - 1)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _make_writable(workspace: Workspace) -> None:
     workspace.create()
     if not os.access(workspace.episodes, os.W_OK):
@@ -180,10 +226,12 @@ def _emergency_stop(robot: Any) -> Callable[[], None] | None:
     return robot.emergency_stop if isinstance(robot, StoppableArm) else None
 
 
-def _scenes(robot: Any, options: LiveOptions) -> Callable[[int], None] | None:
+def _scenes(robot: Any, options: LiveOptions, course: LiveCourse | None) -> Callable[[int], None] | None:
     """Puts the simulated arm's cubes into place before each episode; on a real table people do it."""
     if robot.name != SIMULATED_ROBOT:
         return None
+    if course is not None:
+        return lambda number: robot.prepare(*course.scene(number))
     first = COMMAND_SCENES["record" if options.policy is None else "rollout"] + 1_000 * options.seed
 
     def prepare(number: int) -> None:
@@ -192,15 +240,18 @@ def _scenes(robot: Any, options: LiveOptions) -> Callable[[int], None] | None:
     return prepare
 
 
-def _key_help(operator: Any) -> str:
-    return f"{KEY_HELP}\n{MOVE_HELP}" if isinstance(operator, Gen3Keyboard) else KEY_HELP
+def _live_view(operator: Any, course: LiveCourse | None) -> LiveView:
+    keys = KEY_HELP if course is None else KEY_HELP.replace("d discard", "d again")
+    keys = f"{keys}\n{MOVE_HELP}" if isinstance(operator, Gen3Keyboard) else keys
+    stream = sys.stdout if course is None or course.stream is None else course.stream
+    return LiveView(Console(file=stream, highlight=False), key_help=keys)
 
 
 class _Views:
     """The terminal view and, where asked for, Rerun, as one telemetry and one context."""
 
-    def __init__(self, key_help: str, rerun: bool) -> None:
-        self._views: list[Any] = [LiveView(key_help=key_help), *([RerunView()] if rerun else [])]
+    def __init__(self, live_view: LiveView, rerun: bool) -> None:
+        self._views: list[Any] = [live_view, *([RerunView()] if rerun else [])]
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Telemetry:

@@ -22,6 +22,7 @@ from workflows.evaluation_graph import (
     TurnSteps,
 )
 from workflows.gpu_share import gpus_to_reserve
+from workflows.labelled_subtasks import with_names
 from workflows.policy_folders import folders_of
 from workflows.step_code import CACHE, COLLECTING, DATASET, TRAINING
 from workflows.step_recipe import Keyed, Step
@@ -126,7 +127,10 @@ class LoopGraph(EvaluationGraph):
         ]
 
     def base(self, snapshot: Snapshot) -> Step:
-        """The base policy, from every demonstration."""
+        """The base policy, from every demonstration.
+
+        Raises ``InputError`` where it is to predict sub-tasks, and nobody marked a segment of one.
+        """
         policy = self.settings.policy
         training = {
             "steps": policy.base_steps,
@@ -134,7 +138,7 @@ class LoopGraph(EvaluationGraph):
             "seed": self.settings.seed,
             "indicator_dropout": 0.0,
             "policy_type": policy.type,
-            "policy_options": dict(policy.options),
+            "policy_options": with_names(policy.options, snapshot.rows),
             **self._resources(),
         }
         inputs = self._on(snapshot)
@@ -148,7 +152,7 @@ class LoopGraph(EvaluationGraph):
             self._sized(training=training),
             inputs,
             TRAINING,
-            num_gpus=gpus_to_reserve(policy.device, 1),
+            **self._reserved(),
             title="train the base policy",
         )
 
@@ -194,7 +198,7 @@ class LoopGraph(EvaluationGraph):
             self._sized(training=training),
             inputs,
             TRAINING,
-            num_gpus=gpus_to_reserve(policy.device, 1),
+            **self._reserved(),
             title="fine-tune on everything, conditioned on the advantage (RECAP)",
         )
 
@@ -207,7 +211,7 @@ class LoopGraph(EvaluationGraph):
             parameters,
             inputs,
             TRAINING,
-            num_gpus=gpus_to_reserve(self.settings.policy.device, 1),
+            **self._reserved(),
             title="fine-tune on successes and corrections (filtered BC)",
         )
 
@@ -228,6 +232,16 @@ class LoopGraph(EvaluationGraph):
             "accumulate": policy.accumulate,
             "precision": policy.precision,
             "device": policy.device,
+            # One process is what every training was before there were several: not in the key.
+            **({"workers": policy.workers} if policy.workers > 1 else {}),
+        }
+
+    def _reserved(self) -> dict[str, Any]:
+        """What a training of the policy reserves; of several processes each does so for itself."""
+        policy = self.settings.policy
+        return {
+            "num_cpus": 1 if policy.workers == 1 else 0,
+            "num_gpus": gpus_to_reserve(policy.device, policy.workers),
         }
 
     def _dataset(self, snapshot: Snapshot, advantages: Step) -> Step:

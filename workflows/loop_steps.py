@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.frame_subtasks import labelled_subtasks
 from workflows.array_files import read_arrays
-from workflows.policy_training_step import labelled_frames, train_into
+from workflows.policy_training_step import labelled_frames, preloads, train_into
 from workflows.snapshot_table import snapshot_table
 from workflows.step_files import ADVANTAGES_FILE, CHECKPOINT
 from workflows.step_resume import resume_path
@@ -92,9 +93,10 @@ def train_base(
 
     if weights is not None:
         training = {**training, "policy_options": {**training["policy_options"], "path": str(weights)}}
-    table, _ = snapshot_table(workspace, snapshot, image_size)
+    table, rows = snapshot_table(workspace, snapshot, image_size, preload=preloads(training))
     indicators = np.full(len(table.episode_index), NONE, np.int8)
-    return train_into(out, table, indicators, training, None, None, progress)
+    subtasks = labelled_subtasks(table, rows)
+    return train_into(out, table, indicators, training, None, None, progress, subtasks)
 
 
 def fine_tune_recap(
@@ -109,11 +111,10 @@ def fine_tune_recap(
     progress: Progress,
 ) -> dict[str, Any]:
     """Fine-tunes the base on all labelled data, good and bad, with the advantage in the prompt (RECAP)."""
-    table, rows = snapshot_table(workspace, snapshot, image_size)
+    table, rows = snapshot_table(workspace, snapshot, image_size, preload=preloads(training))
     indicators = read_arrays(advantages / ADVANTAGES_FILE)["indicator"]
-    return train_into(
-        out, table, indicators, training, base / CHECKPOINT, labelled_frames(table, rows), progress
-    )
+    mask, subtasks = labelled_frames(table, rows), labelled_subtasks(table, rows)
+    return train_into(out, table, indicators, training, base / CHECKPOINT, mask, progress, subtasks)
 
 
 def fine_tune_filtered(
@@ -130,12 +131,13 @@ def fine_tune_filtered(
     from pipeline.episode import Outcome, Source
     from pipeline.prompts import NONE
 
-    table, rows = snapshot_table(workspace, snapshot, image_size)
+    table, rows = snapshot_table(workspace, snapshot, image_size, preload=preloads(training))
     succeeded = np.array([row.outcome == Outcome.SUCCESS for row in rows])
     mask = succeeded[table.episode_index] | (table.source == Source.INTERVENTION)
     mask &= labelled_frames(table, rows)
     indicators = np.full(len(table.episode_index), NONE, np.int8)
-    return train_into(out, table, indicators, training, base / CHECKPOINT, mask, progress)
+    subtasks = labelled_subtasks(table, rows)
+    return train_into(out, table, indicators, training, base / CHECKPOINT, mask, progress, subtasks)
 
 
 def evaluate_policy(

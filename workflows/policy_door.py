@@ -8,15 +8,23 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.episode import CAMERAS
 from pipeline.errors import InputError
+from pipeline.label_snapshot import read_snapshot
 from pipeline.workspace import Workspace
 from workflows import policy_door_steps
 from workflows.gpu_share import gpus_to_reserve
+from workflows.labelled_subtasks import (
+    OPTION,
+    names_of,
+    subtask_lines,
+    with_any_name,
+    with_names,
+)
 from workflows.policy_folders import folders_of
 from workflows.settings import FULL, LEARNING_RATES
 from workflows.step_code import TRAINING
@@ -52,7 +60,7 @@ class DoorConfig:
             "learning_rate": LEARNING_RATES.get(self.policy_type, policy.fine_tune_learning_rate),
             "indicator_dropout": indicator_dropout,
             "policy_type": self.policy_type,
-            **self.training,
+            **{name: value for name, value in self.training.items() if (name, value) != ("workers", 1)},
             "policy_options": options,
         }
 
@@ -91,7 +99,12 @@ def newest_data(workspace: Workspace) -> ConditionedData:
 
 
 def workspace_step(workspace: Workspace, data: ConditionedData, config: DoorConfig) -> Step:
-    """Trains on the workspace's own frames."""
+    """Trains on the workspace's own frames, and on the sub-tasks that people marked in them.
+
+    Where the option ``subtasks`` is ``from labels``, their names are those of the labels; ``InputError``
+    where nobody marked any.
+    """
+    config = replace(config, options=with_names(config.options, read_snapshot(data.snapshot)))
     inputs: dict[str, Any] = {
         "workspace": ExternalInput(workspace.root, "workspace"),
         "snapshot": ExternalInput(data.snapshot, data.digest),
@@ -106,9 +119,19 @@ def dataset_step(dataset: Path, config: DoorConfig) -> Step:
     No further indicators are left out, unless that was asked for: a conditioned dataset has done so already.
     """
     require_dataset(dataset)
+    if config.options.get(OPTION):
+        raise InputError(f"--policy.{OPTION}: a dataset says none of them: leave out --dataset, or {OPTION}")
     inputs = {"dataset": ExternalInput(dataset, _dataset_digest(dataset))}
     size = config.image_size or FULL.recording.image_size
     return _step(policy_door_steps.train_on_dataset, config, inputs, size, config.parameters(0.0))
+
+
+def subtasks_told(data: ConditionedData, step: Step, path: str | None) -> list[str]:
+    """What the training makes of the segments that people marked; ``path``: weights to begin with."""
+    known = step.parameters["training"]["policy_options"].get(OPTION)
+    if known is None and path is not None:
+        known = names_of(Path(path))
+    return subtask_lines(read_snapshot(data.snapshot), known or [])
 
 
 def require_dataset(dataset: Path) -> None:
@@ -131,7 +154,8 @@ def check_policy(config: DoorConfig, image_size: int) -> None:
     """
     from pipeline.policy import new_policy
 
-    facts, options = new_policy.TableFacts(CAMERAS, image_size), config.parameters()["policy_options"]
+    facts = new_policy.TableFacts(CAMERAS, image_size)
+    options = with_any_name(config.parameters()["policy_options"])
     if config.path is not None and Path(config.path).is_dir():
         if new_policy.fits(Path(config.path), facts):
             if config.options:
@@ -152,14 +176,16 @@ def _step(
     if folders := folders_of(config.options):
         inputs["option_folders"] = folders
     check_training(config)
-    device = str(training.get("device", "cpu"))
+    device, workers = str(training.get("device", "cpu")), int(training.get("workers", 1))
     return LoopStep(
         STEP,
         function,
         {"image_size": image_size, "training": training},
         inputs,
         TRAINING,
-        num_gpus=gpus_to_reserve(device, 1),
+        # Several processes reserve cores of their own.
+        num_cpus=1 if workers == 1 else 0,
+        num_gpus=gpus_to_reserve(device, workers),
         title=f"train {config.policy_type}",
     )
 

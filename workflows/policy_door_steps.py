@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.frame_subtasks import FrameSubtasks, labelled_subtasks
 from workflows.array_files import read_arrays
-from workflows.policy_training_step import labelled_frames, train_into
+from workflows.policy_training_step import labelled_frames, preloads, train_into
 from workflows.step_files import ADVANTAGES_FILE
 
 if TYPE_CHECKING:
@@ -38,13 +39,14 @@ def train_on_advantages(
     """Trains on the frames of all labelled episodes under the indicators of the advantages."""
     from workflows.snapshot_table import snapshot_table
 
-    table, rows = snapshot_table(workspace, snapshot, image_size)
+    table, rows = snapshot_table(workspace, snapshot, image_size, preload=preloads(training))
     stored = read_arrays(advantages / ADVANTAGES_FILE)
     if stored["episode_ids"].tolist() != table.episode_ids:
         from pipeline.errors import InputError
 
         raise InputError(f"{advantages} is of other episodes than {snapshot}: run 'recap advantages' again")
-    return _train(out, table, stored["indicator"], training, start, progress, labelled_frames(table, rows))
+    mask, subtasks = labelled_frames(table, rows), labelled_subtasks(table, rows)
+    return _train(out, table, stored["indicator"], training, start, progress, mask, subtasks)
 
 
 def train_on_dataset(
@@ -72,6 +74,7 @@ def _train(
     start: Path | None,
     progress: Progress,
     mask: np.ndarray | None = None,
+    subtasks: FrameSubtasks | None = None,
 ) -> dict[str, Any]:
     from pipeline.policy.new_policy import ALLOW_DOWNLOAD, PATH, fits, table_facts
 
@@ -84,4 +87,4 @@ def _train(
         options = {**options, PATH: str(start)}
         start = None
     training = {**training, "policy_options": options}
-    return train_into(out, table, indicators, training, start, mask, progress)
+    return train_into(out, table, indicators, training, start, mask, progress, subtasks)

@@ -34,13 +34,15 @@ CHAMPION, BASE = "champion", "base"
 class NamedCheckpoint:
     """A checkpoint's folder under the name that tables give it, and what it is asked for by default.
 
-    ``label`` is a shorter name, for films; where it is empty the name is short enough.
+    ``label`` is a shorter name, for films; where it is empty the name is short enough. ``recorded`` is the
+    name that the episodes keep which it drives, as in 'recap rollout'.
     """
 
     name: str
     folder: Path
     indicator: Indicator | None
     label: str = ""
+    recorded: str = ""
 
 
 def find_checkpoint(name: str, workspace: Workspace) -> NamedCheckpoint:
@@ -54,14 +56,15 @@ def find_checkpoint(name: str, workspace: Workspace) -> NamedCheckpoint:
         if not history:
             raise InputError("there is no champion yet: name a checkpoint's folder, or run 'recap improve'")
         found: Champion = history[-1] if name == CHAMPION else history[0]
-        return NamedCheckpoint(name, found.path / CHECKPOINT, "positive" if found.iteration > 0 else None)
+        indicator: Indicator | None = "positive" if found.iteration > 0 else None
+        return NamedCheckpoint(name, found.path / CHECKPOINT, indicator, recorded=f"{found.name}/{found.key}")
     folder = Path(name)
     if (folder / CHECKPOINT).is_dir():
         folder = folder / CHECKPOINT
     if not folder.is_dir():
         raise InputError(f"{name} is neither {CHAMPION}, {BASE} nor a checkpoint's folder")
     full, label = _names(folder)
-    return NamedCheckpoint(full, folder, _asks(folder), label)
+    return NamedCheckpoint(full, folder, _asks(folder), label, recorded=name)
 
 
 def evaluate_all(

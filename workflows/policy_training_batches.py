@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.frame_subtasks import FrameSubtasks
 from pipeline.frame_table import FrameTable
 from pipeline.policy.checkpoint import Checkpoint
 from pipeline.policy.policy_frames import PolicyFrames
@@ -24,23 +25,26 @@ class PolicyBatches:
         frame_mask: np.ndarray | None,
         config: PolicyTrainingConfig,
         model: Checkpoint,
+        subtasks: FrameSubtasks | None = None,
+        rows: slice = slice(None),
     ) -> None:
-        """``indicators`` (N,) int8 and ``frame_mask`` (N,) bool are as in ``train_policy``.
+        """``indicators`` (N,) int8, ``frame_mask`` (N,) bool and ``subtasks`` are as in ``train_policy``.
 
+        ``rows`` of each batch are gathered, one process's share: which frames it has is drawn alike in all.
         Raises ``InputError`` where the policy needs a camera that the table lacks, and for no frames.
         """
         self._rng = np.random.default_rng([config.seed, 0])
         self._sampler = make_sampler(indicators, frame_mask, config.positive_share, self._rng)
         self._indicators, self._size = indicators, config.batch_size
-        self._dropout = config.indicator_dropout
+        self._rows, self._dropout = rows, config.indicator_dropout
         self._preprocessor = model.preprocessor
-        self._frames = PolicyFrames(table, model.policy.config)
+        self._frames = PolicyFrames(table, model.policy.config, subtasks)
 
     def draw(self) -> dict[str, Any]:
         """The next preprocessed batch; indicators are dropped anew at every call."""
         indices = self._sampler.draw(self._size)
         codes = drop_indicators(self._indicators[indices], self._dropout, self._rng)
-        return self._preprocessor(self._frames.batch(indices, codes))
+        return self._preprocessor(self._frames.batch(indices[self._rows], codes[self._rows]))
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """All that decides the batches to come: arrays by name, and plain JSON."""

@@ -50,6 +50,8 @@ class PolicyTrainingConfig:
     """Batches whose mean gradient makes one step: it sees ``accumulate × batch_size`` observations."""
     device: str = "cpu"
     """Torch's name for where the policy is trained."""
+    workers: int = 1
+    """Processes that share each batch (:mod:`workflows.policy_training_group`); their draws are their own."""
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
@@ -57,7 +59,7 @@ class PolicyTrainingConfig:
             number = getattr(self, one.name)
             if isinstance(number, float) and not math.isfinite(number):
                 raise InputError(f"policy training: {one.name} is {number}, must be a finite number")
-        for name in ("steps", "batch_size", "threads", "accumulate"):
+        for name in ("steps", "batch_size", "threads", "accumulate", "workers"):
             if getattr(self, name) < 1:
                 raise InputError(f"policy training: {name} is {getattr(self, name)}, must be at least 1")
         for name in ("warmup_steps", "lora_rank"):
@@ -73,12 +75,26 @@ class PolicyTrainingConfig:
             raise InputError(f"policy training: positive_share is {self.positive_share}, must lie in [0, 1]")
         if self.precision not in PRECISIONS:
             raise InputError(f"policy training: precision {self.precision!r} is neither float32 nor bfloat16")
+        if self.workers > self.batch_size:
+            raise InputError(
+                f"policy training: batches of {self.batch_size} observations are too small for "
+                f"{self.workers} workers"
+            )
         if not self.policy_type or not self.device:
             raise InputError("policy training: policy_type and device must not be empty")
 
     def as_json(self) -> dict[str, Any]:
-        """Every field as plain JSON: what a training is told apart and recorded by."""
-        return {**asdict(self), "policy_options": dict(self.policy_options)}
+        """Every field as plain JSON: what a training is told apart and recorded by.
+
+        One process alone is not mentioned: it is what every training was before there were several. Of
+        several, each has another device, which makes no difference.
+        """
+        said = {**asdict(self), "policy_options": dict(self.policy_options)}
+        if self.workers == 1:
+            del said["workers"]
+        else:
+            said["device"] = self.device.partition(":")[0]
+        return said
 
 
 def learning_rate_factor(step: int, config: PolicyTrainingConfig) -> float:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,26 +15,50 @@ from torch import Tensor, nn
 from pipeline.errors import InputError
 from pipeline.policy.tuning import autocast
 from pipeline.resume_state import ResumeState
-from workflows.policy_training_batches import PolicyBatches
 from workflows.policy_training_config import PolicyTrainingConfig, learning_rate_factor
 
 Progress = Callable[[int, int, float], None]
+# What happens to the gradients of these parameters between the backward passes of a step and its clipping.
+AfterBackward = Callable[[list[nn.Parameter]], None]
 
 _REPORT_EVERY = 10
 
 
+class Batches(Protocol):
+    """What a trainer draws from: preprocessed batches for ever, and the state that decides those to come."""
+
+    def draw(self) -> dict[str, Any]:
+        """The next batch, as the policy's ``forward`` takes it."""
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """All that decides the batches to come: arrays by name, and plain JSON."""
+
+    def restore(self, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
+        """Goes on as from :meth:`state`."""
+
+
 class PolicyTrainer:
-    """One policy in training. ``step`` counts the finished steps, ``curve`` holds (step, mean loss since)."""
+    """One policy in training. ``step`` counts the finished steps, ``curve`` holds (step, mean loss since).
+
+    ``waited_s`` is how long this object's steps waited for their batches, in seconds.
+    """
 
     def __init__(
         self,
         policy: PreTrainedPolicy,
         trained: list[nn.Parameter] | list[dict[str, Any]],
-        batches: PolicyBatches,
+        batches: Batches,
         config: PolicyTrainingConfig,
+        *,
+        after_backward: AfterBackward | None = None,
     ) -> None:
-        """``trained`` is what :func:`pipeline.policy.tuning.prepare` gave for ``policy``."""
+        """``trained`` is what :func:`pipeline.policy.tuning.prepare` gave for ``policy``.
+
+        ``after_backward`` is called once a step, with all trained parameters, after the backward passes of
+        all its batches and before clipping: where several processes train one policy, they average here.
+        """
         self._policy, self._batches, self._config = policy, batches, config
+        self._after_backward = after_backward
         policy.train()
         self._parameters = [p for p in policy.parameters() if p.requires_grad]
         # Small changes would be lost in a mean of bfloat16 numbers.
@@ -44,6 +69,7 @@ class PolicyTrainer:
         self._peaks = [group["lr"] for group in self._optimizer.param_groups]
         self._losses: list[float | Tensor] = []
         self.step = 0
+        self.waited_s = 0.0
         self.curve: list[tuple[int, float]] = []
 
     def run(self, progress: Progress | None, after_step: Callable[[], None]) -> None:
@@ -119,13 +145,22 @@ class PolicyTrainer:
         for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
             group["lr"] = peak * learning_rate_factor(self.step, config)
         self._optimizer.zero_grad()
-        losses = [self._add_gradient(self._batches.draw()) for _ in range(config.accumulate)]
+        losses = [self._add_gradient(self._draw()) for _ in range(config.accumulate)]
+        if self._after_backward is not None:
+            self._after_backward(self._parameters)
         torch.nn.utils.clip_grad_norm_(self._parameters, config.gradient_clip)
         self._optimizer.step()
         # The mean forgets its first values faster, or it would remember the start for long.
         decay = min(config.ema_decay, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(self._averages, [p.detach().float() for p in self._parameters], 1 - decay)
         return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+
+    def _draw(self) -> dict[str, Any]:
+        """The next batch; how long it took is added up."""
+        asked = time.perf_counter()
+        batch = self._batches.draw()
+        self.waited_s += time.perf_counter() - asked
+        return batch
 
     def _add_gradient(self, batch: dict[str, Any]) -> Tensor:
         """Adds one batch's part of the step's gradient; its loss."""

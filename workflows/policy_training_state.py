@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pipeline.frame_subtasks import FrameSubtasks
 from pipeline.frame_table import FrameTable
 from pipeline.resume_state import Keeper, load_state, save_state
 from workflows.policy_training_config import PolicyTrainingConfig
@@ -50,8 +51,9 @@ def policy_fingerprint(
     frame_mask: np.ndarray | None,
     config: PolicyTrainingConfig,
     start: Path | None,
+    subtasks: FrameSubtasks | None = None,
 ) -> str:
-    """SHA-256 over what decides a training: settings, frames, indicators, mask, the start's files.
+    """SHA-256 over what decides a training: settings, frames, indicators, mask, sub-tasks, the start's files.
 
     Of the images, a few spread over the table; of each file of the start its name, size, beginning and end.
     """
@@ -61,6 +63,8 @@ def policy_fingerprint(
     mask = np.ones(len(table), dtype=bool) if frame_mask is None else frame_mask
     for array in (table.lengths, table.state, table.action, indicators, mask, table.images(some)):
         hasher.update(np.ascontiguousarray(array).tobytes())
+    if subtasks is not None:
+        hasher.update(json.dumps(subtasks.names).encode() + subtasks.codes.tobytes())
     for path in sorted(start.iterdir()) if start is not None else ():
         if path.is_file():
             hasher.update(f"{path.name}\0{path.stat().st_size}\0".encode())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from workflows.step_files import CHECKPOINT
 from workflows.step_resume import resume_path
 
 if TYPE_CHECKING:
+    from pipeline.frame_subtasks import FrameSubtasks
     from pipeline.frame_table import FrameTable
     from pipeline.label_snapshot import SnapshotRow
 
@@ -27,6 +28,11 @@ def labelled_frames(table: FrameTable, rows: Sequence[SnapshotRow]) -> np.ndarra
     return usable[table.episode_index]
 
 
+def preloads(training: Mapping[str, Any]) -> bool:
+    """Whether the step's own process reads the images: several that train together map them again."""
+    return int(training.get("workers", 1)) == 1
+
+
 def train_into(
     out: Path,
     table: FrameTable,
@@ -35,21 +41,26 @@ def train_into(
     start: Path | None,
     mask: np.ndarray | None,
     progress: Callable[[int, int], None],
+    subtasks: FrameSubtasks | None = None,
 ) -> dict[str, Any]:
     """Trains into the step's folder ``out``, from the checkpoint in ``start`` if any; the step's result.
 
-    ``training`` are fields of ``PolicyTrainingConfig``; the others are as in ``train_policy``.
+    ``training`` are fields of ``PolicyTrainingConfig``, the number of processes among them; the others are as
+    in ``train_policy``.
     """
     from workflows.policy_training import PolicyTrainingConfig, train_policy
+    from workflows.policy_training_group_start import train_policy_together
     from workflows.value_steps import step_key
 
-    result = train_policy(
+    config = PolicyTrainingConfig(**training)
+    result = (train_policy if config.workers == 1 else train_policy_together)(
         table,
         indicators,
-        PolicyTrainingConfig(**training),
+        config,
         start,
         out / CHECKPOINT,
         frame_mask=mask,
+        subtasks=subtasks,
         progress=lambda step, total, _: progress(step, total),
         # The store removes it when the step is published.
         resume=resume_path(out.parent.parent, step_key(out)),

@@ -73,13 +73,14 @@ def _recorded(
         if outcome is None:
             unlabelled += 1
         elif outcome in (_SUCCESS, _FAILURE):
-            attempts.append(_attempt(entry, number, outcome == _SUCCESS))
+            attempts.append(attempt_of(entry, number, outcome == _SUCCESS))
         else:
             left_out += 1
     return RecordedPolicy(*key, tuple(attempts), unlabelled, left_out)
 
 
-def _attempt(entry: EpisodeEntry, number: int, success: bool) -> Attempt:
+def attempt_of(entry: EpisodeEntry, number: int, success: bool) -> Attempt:
+    """A judged episode as the attempt at start ``number``."""
     return Attempt(
         entry.info.task,
         number,

@@ -1,4 +1,4 @@
-"""Links in ``datasets/`` and ``reports/`` and small files of the workspace: one list of them in the store.
+"""Links in ``datasets/`` and ``reports/``, and small files of the workspace: one list of them in the store.
 
 The list is one object, replaced only where it is still what was read. An entry is ``link:<target>`` or
 ``file:<sha256>:<bytes>``, whose content is a blob; it says who wrote it and when.
@@ -23,6 +23,7 @@ from workflows.value_ensemble import ENSEMBLE_FILE
 SETTINGS = "recap.toml"
 _SINGLE = (SETTINGS, ENSEMBLE_FILE, "simulation/annotator-notes.jsonl")
 _LINKED = ("datasets", "reports")
+_PLANS = "evaluations"  # of policies on the arm: without its plan an evaluation cannot go on
 _TARGET = re.compile(r"\.\./steps/[a-z][a-z0-9_]*/[0-9a-f]{32}(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 _LARGEST = 2**27
 
@@ -48,7 +49,7 @@ def local_entries(root: Path, memory: SyncMemory) -> dict[str, Entry]:
     """The links and files of the workspace that travel, by their path in it."""
     found = {}
     places = [root / name for name in _SINGLE]
-    places += [path for folder in _LINKED for path in sorted((root / folder).glob("[!.]*"))]
+    places += [path for folder in (*_LINKED, _PLANS) for path in sorted((root / folder).glob("[!.]*"))]
     for path in places:
         name = path.relative_to(root).as_posix()
         if path.is_symlink():
@@ -125,4 +126,5 @@ def _is_sound(name: object, what: str) -> bool:
     kind, *rest = what.split(":")
     if kind != "file" or len(rest) != 2 or not is_sha256(rest[0]) or not re.fullmatch(r"\d{1,15}", rest[1]):
         return False
-    return name in _SINGLE or (linkable and folder == "reports" and leaf.endswith(".html"))
+    suffix = {"reports": ".html", _PLANS: ".json"}.get(folder)
+    return name in _SINGLE or (suffix is not None and is_name(leaf) and leaf.endswith(suffix))

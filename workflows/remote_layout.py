@@ -8,7 +8,8 @@
     episodes/<task>/<id>.h5/<sha256>     recorded episodes
     snapshots/<name>/<sha256>            frozen labels
     databases/<name>                     labels.sqlite ...: a line of JSON, then the SQLite file
-    files.json                           links in datasets/ and reports/, recap.toml, value-model.json
+    files.json                           links in datasets/ and reports/, evaluations/, recap.toml,
+                                         value-model.json
     lease.json                           the driver that works in this workspace
     replaced/<name>/<n>                  databases that a person chose to overwrite
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from pipeline.errors import Failure, InputError
+from pipeline.errors import Failure, InputError, one_line
 from pipeline.workspace import Workspace
 from workflows.schedule import Kind, Run, Schedule
 from workflows.schedule_conditions import Condition
@@ -98,15 +98,11 @@ def judge(
     try:
         numbers = measure(workspace, schedule.condition, now)
     except (InputError, Failure) as error:
-        return Verdict(False, error=_line(error))
+        return Verdict(False, error=one_line(error, None))
     except Exception as error:
-        return Verdict(False, error=f"{type(error).__name__}: {_line(error)}")
+        return Verdict(False, error=f"{type(error).__name__}: {one_line(error, None)}")
     facts: dict[str, float | str] = {n: x if math.isfinite(x) else "infinite" for n, x in numbers.items()}
     return Verdict(schedule.condition.holds(numbers), facts)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _number(value: float | str) -> str:

@@ -85,7 +85,7 @@ class PolicySettings:
     ``type`` is the LeRobot policy, with ``options`` of its own configuration; ``path``, a folder, holds
     weights that the base begins with. ``lora_rank`` is of the fine-tunes. ``positive_share`` is the share of
     each batch drawn from positive frames; ``indicator_dropout`` the share of samples whose prompt is the bare
-    task.
+    task. ``workers`` processes train each policy together, a share of each batch in each.
     """
 
     type: str = "gen3_vla"
@@ -102,6 +102,14 @@ class PolicySettings:
     lora_rank: int = 0
     precision: str = "float32"
     device: str = "cpu"
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        """Rejects more processes than a batch has observations."""
+        if self.workers > self.batch_size:
+            raise InputError(
+                f"policy: batches of {self.batch_size} observations are too small for {self.workers} workers"
+            )
 
 
 @dataclass(frozen=True)

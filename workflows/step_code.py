@@ -29,7 +29,14 @@ DATASET = (
 )
 
 _FRAMES = ("pipeline.frame_table", *CACHE)
-_ARM = ("collectors", "pipeline.gen3_kinematics", "pipeline.policy", "pipeline.prompts")
+_ARM = (
+    "collectors",
+    "pipeline.gen3_kinematics",
+    "pipeline.policy",
+    "pipeline.prompts",
+    "pipeline.subtask_prompts",
+    "pipeline.vlm",
+)
 # Which frames there are of the frozen labels, and what outcome each episode had.
 _LABELLED = ("value_model.returns", "workflows.snapshot_table")
 
@@ -38,6 +45,8 @@ TRAINING = (
     *_FRAMES,
     *_LABELLED,
     "pipeline.frame_dataset",
+    "pipeline.frame_subtasks",
+    "pipeline.subtask_prompts",
     "pipeline.action_statistics",
     "pipeline.exchange.action_spaces",
     "pipeline.exchange.dataset_table",
@@ -45,14 +54,20 @@ TRAINING = (
     "pipeline.gen3_kinematics",
     "pipeline.lerobot_statistics",
     "pipeline.policy",
+    "pipeline.process_group",
     "pipeline.prompts",
+    "pipeline.vlm",
     "workflows.batch_sampling",
     "workflows.policy_training",
     "workflows.policy_training_batches",
     "workflows.policy_training_config",
+    "workflows.policy_training_group",
+    "workflows.policy_training_group_start",
     "workflows.policy_training_loop",
+    "workflows.policy_training_prefetch",
     "workflows.policy_training_state",
     "workflows.policy_training_step",
+    "workflows.ray_training",
 )
 
 
@@ -60,20 +75,20 @@ def _value_model(*names: str) -> tuple[str, ...]:
     return tuple(f"value_model.{name}" for name in names)
 
 
-_NETWORKS = _value_model(
-    "bins",
-    "network",
-    "small_network",
-    "training_config",
-    "value_network",
-    "vlm_config",
-    "vlm_dual_encoder",
-    "vlm_files",
-    "vlm_generative",
-    "vlm_images",
-    "vlm_network",
-    "vlm_prompts",
-    "vlm_tuning",
+_NETWORKS = (
+    "pipeline.vlm",
+    *_value_model(
+        "bins",
+        "network",
+        "small_network",
+        "training_config",
+        "value_network",
+        "vlm_config",
+        "vlm_dual_encoder",
+        "vlm_generative",
+        "vlm_network",
+        "vlm_tuning",
+    ),
 )
 VALUE_TRAINING = (
     *_NETWORKS,
@@ -92,6 +107,8 @@ VALUE_TRAINING = (
     ),
     *_FRAMES,
     *_LABELLED,
+    "pipeline.process_group",
+    "workflows.ray_training",
     "workflows.value_training",
 )
 # What decides the values that given models give to given frames; the name of a scoring run follows from it.
@@ -122,5 +139,5 @@ ADVANTAGES = (
     "workflows.rival_values",
     *_FRAMES,
 )
-JUDGING = ("value_model", *_FRAMES)
+JUDGING = ("value_model", "pipeline.vlm", *_FRAMES)
 EVALUATING = (*_ARM, "workflows.evaluation")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.errors import InputError
 from pipeline.label_snapshot import Snapshot
+from workflows.gpu_share import require_workers
 from workflows.local_ray import available_cpus
 from workflows.settings import ValueSettings
 
@@ -89,9 +90,4 @@ def require_device(value: ValueSettings, cluster: Mapping[str, float] | None = N
             f"the device {value.device!r} is not there, {there['GPU']} GPUs were found: use --device cpu, or "
             "see 'recap doctor'"
         )
-    kind = "GPU" if device.type == "cuda" else "CPU"
-    if value.workers > there[kind]:
-        name = "GPUs" if kind == "GPU" else "cores"
-        raise InputError(
-            f"{value.workers} workers need as many {name}, and there are {there[kind]}: use fewer"
-        )
+    require_workers(value.device, value.workers, there)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, one_line
 
 _ERRORS = (OSError, ValueError, IndexError, RuntimeError, TypeError, AttributeError, MemoryError)
 
@@ -23,7 +23,7 @@ def video_length(path: Path) -> int:
     except InputError:
         raise
     except _ERRORS as error:
-        raise InputError(f"{path} cannot be read as a video: {_line(error)}") from error
+        raise InputError(f"{path} cannot be read as a video: {one_line(error, None)}") from error
     return frames
 
 
@@ -46,7 +46,7 @@ def video_images(
     except InputError:
         raise
     except _ERRORS as error:
-        raise InputError(f"{path} is damaged: {_line(error)}") from error
+        raise InputError(f"{path} is damaged: {one_line(error, None)}") from error
 
 
 def _images(
@@ -78,7 +78,3 @@ def _stream(container: Any, path: Path) -> Any:
     if not container.streams.video:
         raise InputError(f"{path} holds no video")
     return container.streams.video[0]
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import InputError
-from pipeline.exchange.lerobot_tables import array, line, read_json, read_json_lines, read_table
+from pipeline.errors import InputError, one_line
+from pipeline.exchange.lerobot_tables import array, read_json, read_json_lines, read_table
 
 INFO = "meta/info.json"
 _MAX_EPISODES = 10_000_000
@@ -38,7 +38,7 @@ def open_folder(root: Path) -> LeRobotFolder:
     try:
         changed = (root / INFO).stat().st_mtime_ns
     except OSError as error:
-        raise InputError(f"cannot read {root / INFO}: {line(error)}") from error
+        raise InputError(f"cannot read {root / INFO}: {one_line(error, None)}") from error
     return _open(root, changed)
 
 
@@ -188,7 +188,7 @@ class LeRobotFolder:
         except InputError:
             raise
         except Exception as error:  # pyarrow raises many kinds for a damaged file
-            raise InputError(f"{self._data_path(place)} is damaged: {line(error)}") from error
+            raise InputError(f"{self._data_path(place)} is damaged: {one_line(error, None)}") from error
 
     def _rows(self, place: EpisodePlace, leave_out: list[str]) -> Any:
         import pyarrow.parquet as pq
@@ -201,7 +201,7 @@ class LeRobotFolder:
         except FileNotFoundError as error:
             raise InputError(f"there is no {path}") from error
         except Exception as error:  # pyarrow raises many kinds for a damaged file
-            raise InputError(f"{path} is damaged: {line(error)}") from error
+            raise InputError(f"{path} is damaged: {one_line(error, None)}") from error
 
     def _data_path(self, place: EpisodePlace) -> Path:
         if self.is_v3:

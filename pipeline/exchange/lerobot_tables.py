@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, one_line
 from pipeline.exchange.foreign_episode import check_size
 
 
@@ -47,7 +47,7 @@ def read_table(path: Path) -> Any:
     try:
         return pq.read_table(path, partitioning=None)
     except Exception as error:  # pyarrow raises many kinds for a damaged file
-        raise InputError(f"{path} is damaged: {line(error)}") from error
+        raise InputError(f"{path} is damaged: {one_line(error, None)}") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"cannot read {path}: {line(error)}") from error
+        raise InputError(f"cannot read {path}: {one_line(error, None)}") from error
     if not isinstance(value, dict):
         raise InputError(f"{path} does not hold a JSON object")
     return value
@@ -67,12 +67,7 @@ def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
         lines = path.read_text(encoding="utf-8").splitlines()
         rows = [json.loads(text) for text in lines if text.strip()]
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"cannot read {path}: {line(error)}") from error
+        raise InputError(f"cannot read {path}: {one_line(error, None)}") from error
     if not all(isinstance(row, dict) for row in rows):
         raise InputError(f"{path} is damaged: a line is no JSON object")
     yield from rows
-
-
-def line(error: Exception) -> str:
-    """What an exception says, on one line."""
-    return " ".join(str(error).split())

@@ -13,13 +13,19 @@ itself. So a fine-tuned SmolVLA loads in ``lerobot-rollout`` wherever this packa
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from lerobot.configs import FeatureType, PipelineFeatureType, PolicyFeature, PreTrainedConfig
 from lerobot.lerobot_types import EnvTransition, TransitionKey
-from lerobot.processor import AddBatchDimensionProcessorStep, PolicyProcessorPipeline, ProcessorStep
+from lerobot.processor import (
+    AddBatchDimensionProcessorStep,
+    PolicyProcessorPipeline,
+    ProcessorStep,
+    TokenizerProcessorStep,
+)
 from lerobot.utils.constants import OBS_STATE
 
 from pipeline.errors import InputError
@@ -145,3 +151,21 @@ def add_advantage_step(preprocessor: PolicyProcessorPipeline[Any, Any], step: Ad
     steps = list(preprocessor.steps)
     steps.insert(batching[0] + 1 if batching else 0, step)
     preprocessor.steps = steps
+
+
+def require_room(preprocessor: PolicyProcessorPipeline[Any, Any], tasks: Iterable[str]) -> None:
+    """Raises ``InputError`` for a task so long that the policy's tokenizer cuts its indicator off.
+
+    Tokenizers cut prompts at their end without a word, which is where the indicator stands.
+    """
+    readers = [step for step in preprocessor.steps if isinstance(step, TokenizerProcessorStep)]
+    for task in sorted(set(tasks)) if readers else ():
+        both = [prompt(task, "positive"), prompt(task, "negative")]
+        for step in readers:
+            read = step.input_tokenizer(both, max_length=step.max_length, truncation=True)["input_ids"]
+            if read[0] == read[1]:
+                raise InputError(
+                    f"the task {task!r} is too long for this policy, which reads {step.max_length} tokens: "
+                    "its prompt is cut before the advantage; shorten the task, or raise "
+                    "--policy.tokenizer_max_length"
+                )

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,11 @@ from pipeline.policy.advantage_prompt import (
     AdvantagePromptStep,
     add_advantage_step,
     advantage_step,
+    require_room,
     takes_language,
 )
 from pipeline.policy.hub_files import local_only
+from pipeline.policy.loaded_weights import require_loaded
 from pipeline.policy.processor_files import require_registered_steps
 from pipeline.policy.tuning import has_adapters, merged_state
 from pipeline.prompts import NONE
@@ -43,14 +46,17 @@ class Checkpoint:
     preprocessor: PolicyProcessorPipeline[dict[str, Any], dict[str, Any]]
     postprocessor: PolicyProcessorPipeline[PolicyAction, PolicyAction]
 
-    def tell(self, indicators: np.ndarray) -> None:
+    def tell(self, indicators: np.ndarray, tasks: Iterable[str] = ()) -> None:
         """Says on which indicators (N,) int8 the policy is trained, see :mod:`pipeline.prompts`.
 
         Where there is one, the saved checkpoint asks for "positive" by itself
-        (:mod:`pipeline.policy.advantage_prompt`). Batches with indicators say the same.
+        (:mod:`pipeline.policy.advantage_prompt`). Batches with indicators say the same. Raises ``InputError``
+        where the prompt of one of the ``tasks`` has no room for its indicator.
         """
         step = advantage_step(self.preprocessor)
         if step is not None and bool((indicators != NONE).any()):
+            if isinstance(step, AdvantagePromptStep):
+                require_room(self.preprocessor, tasks)
             step.told()
 
     def save(self, folder: Path) -> None:
@@ -90,6 +96,7 @@ def load_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint:
     # LeRobot prints a line to standard output here, which would land inside a command's own output.
     with local_only(True), contextlib.redirect_stdout(io.StringIO()):
         policy = _read_policy(folder, config)
+        require_loaded(policy, folder)
         try:
             preprocessor, postprocessor = make_pre_post_processors(
                 config,

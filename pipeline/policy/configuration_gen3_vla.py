@@ -86,9 +86,12 @@ class Gen3VLAConfig(PreTrainedConfig):
     # Sub-tasks that the backbone predicts, one of them, before it acts (pi0.5's high level); the prompts of
     # training say which it is (gen3.subtasks).
     subtasks: list[str] = field(default_factory=list)
-    # A folder or hub id of a vision-language model, for backbone "vlm"; what its weights are held in.
+    # A folder or hub id of a vision-language model, for backbone "vlm"; what its weights are held in: where
+    # they are trained, "float32" (in bfloat16 an update below a 256th of a weight is lost), where they are
+    # frozen or under LoRA "bfloat16" does. Whether its image tower is run twice instead of kept in memory.
     vlm: str = ""
     vlm_dtype: str = "float32"
+    gradient_checkpointing: bool = False
     # The folder of another gen3_vla checkpoint: a new policy begins with the weights of its backbone. Empty
     # as soon as a policy is built, whose own checkpoint holds them then.
     pretrained_backbone: str = ""
@@ -134,6 +137,10 @@ class Gen3VLAConfig(PreTrainedConfig):
             raise ValueError("state_components must name all four of tool.q[wxyz], or none of them")
         if self.prediction not in ("velocity", "actions"):
             raise ValueError(f"prediction is {self.prediction!r}; use 'velocity' or 'actions'")
+        if self.vlm_dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"vlm_dtype is {self.vlm_dtype!r}; use 'float32' or 'bfloat16'")
+        if self.gradient_checkpointing and self.backbone != "vlm":
+            raise ValueError("gradient_checkpointing is for the image tower of backbone 'vlm': leave it off")
         if len(self.vision_channels) != 3:
             raise ValueError(f"vision_channels needs 3 numbers, not {self.vision_channels}")
         for name in ("width", "expert_blocks", "num_inference_steps", "noise_samples", "patch_size"):

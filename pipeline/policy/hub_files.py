@@ -12,6 +12,9 @@ from pipeline.errors import InputError
 
 ALLOW = "--allow-download"
 
+# Tokenizers that LeRobot's processors of these types name themselves; no option says another one.
+_TOKENIZERS = dict.fromkeys(("pi0", "pi05", "pi0_fast"), "google/paligemma-3b-pt-224")
+
 
 @contextmanager
 def local_only(wanted: bool) -> Iterator[None]:
@@ -79,4 +82,22 @@ def require_backbone_files(option: str, source: str, allow_download: bool) -> No
         raise InputError(
             f"option {option}: the files of {source} are not on this machine: fetch them once ('hf download "
             f"{source}'; 'recap policy train' does with {ALLOW}), or name a folder"
+        )
+
+
+def require_tokenizer(policy_type: str, allow_download: bool) -> None:
+    """Raises ``InputError`` where the tokenizer that policies of this type read is not on this machine.
+
+    LeRobot reads it after it has made the weights: of the types that are meant here, billions.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    name = _TOKENIZERS.get(policy_type)
+    if name is None or allow_download:
+        return
+    if not isinstance(try_to_load_from_cache(name, "tokenizer_config.json"), str):
+        raise InputError(
+            f"{policy_type} reads its prompts with the tokenizer of {name}, which is not on this machine: "
+            f"accept its licence on the hub and fetch it once ('hf download {name} --include \"*token*\"'; "
+            f"'recap policy train' does with {ALLOW})"
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from lerobot.configs import PreTrainedConfig
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.utils.constants import ACTION, OBS_STATE
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from pipeline.errors import InputError
 from pipeline.policy.configuration_gen3_vla import Gen3VLAConfig
@@ -225,7 +227,20 @@ class Gen3VLAPolicy(PreTrainedPolicy):
     def _read(self, batch: Mapping[str, Any], indicator: Tensor, *given: Tensor | None) -> tuple[Prefix, Any]:
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.training != "frozen"):
             prefix, errors = self.encoder(batch, indicator, *given)
+        prefix = _as_hidden(prefix)
         return (prefix if self.config.training == "joint" else prefix.detached()), errors
+
+    def _get_default_peft_targets(self) -> dict[str, Any]:
+        """What LeRobot and :mod:`pipeline.policy.tuning` adapt by LoRA: each linear layer that is trained."""
+        return {
+            "target_modules": [
+                name
+                for name, module in self.named_modules()
+                # Not those inside torch's own attention, which reads their weights past their forward.
+                if isinstance(module, nn.Linear) and not isinstance(module, NonDynamicallyQuantizableLinear)
+                if module.weight.requires_grad
+            ]
+        }
 
     def _mark_trained(self) -> None:
         """Leaves out of training what is frozen and what has no part in any loss."""
@@ -247,6 +262,15 @@ def _reduced(error: Tensor, counted: Tensor, reduction: str) -> Tensor:
     if reduction == "none":
         return (error * counted).sum(1) / counted.sum(1).clamp_min(1)
     return (error * counted).sum() / counted.sum().clamp_min(1)
+
+
+def _as_hidden(prefix: Prefix) -> Prefix:
+    """Keys and values in the float32 of hidden states, which an expert without autocast computes in."""
+    hidden = prefix.hidden
+    if torch.is_autocast_enabled(hidden.device.type):
+        return prefix
+    layers = tuple((keys.to(hidden.dtype), values.to(hidden.dtype)) for keys, values in prefix.layers)
+    return replace(prefix, layers=layers)
 
 
 def _number(loss: Tensor) -> float:

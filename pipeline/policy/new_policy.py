@@ -34,7 +34,9 @@ from pipeline.policy.hub_files import (
     require_backbone_files,
     require_backbone_weights,
     require_local,
+    require_tokenizer,
 )
+from pipeline.policy.loaded_weights import require_loaded
 from pipeline.policy.policy_frames import require_imitation
 from pipeline.policy.policy_options import config_class, decoded_options
 from pipeline.policy.training_statistics import Statistics, widened, with_indicator
@@ -82,6 +84,7 @@ def new_checkpoint(
     with local_only(not allow), contextlib.redirect_stdout(io.StringIO()):
         config = _config(policy_type, facts, path, allow, decoded, device)
         require_backbone_weights(getattr(config, BACKBONE_WEIGHTS, None), allow)
+        require_tokenizer(policy_type, allow)
         stats = stats if policy_type == OURS else {**stats, ACTION: widened(stats[ACTION])}
         if not takes_language(config):
             stats = with_indicator(stats)
@@ -113,6 +116,7 @@ def check_policy(
         require_imitation(config)
         if here:
             require_backbone_weights(getattr(config, BACKBONE_WEIGHTS, None), allow)
+            require_tokenizer(policy_type, allow)
             for name in _BACKBONES:
                 require_backbone_files(name, str(getattr(config, name, "") or ""), allow)
 
@@ -221,6 +225,11 @@ def _stored_config(
 
 
 def _with_features(config: PreTrainedConfig, inputs: dict[str, PolicyFeature]) -> PreTrainedConfig:
+    if config.type == "xvla" and config.action_mode != "auto":
+        raise InputError(
+            f"xvla: action_mode {config.action_mode!r} is of other arms, this one is moved by a twist of the "
+            "tool and a gripper: set action_mode to auto"
+        )
     if not takes_language(config):
         config.input_features = {**inputs, OBS_STATE: _state(config)}
     return config
@@ -229,7 +238,9 @@ def _with_features(config: PreTrainedConfig, inputs: dict[str, PolicyFeature]) -
 def _build(config: PreTrainedConfig, path: str | None) -> PreTrainedPolicy:
     policy_class = get_policy_class(config.type)
     if path is not None:
-        return policy_class.from_pretrained(path, config=config)
+        policy = policy_class.from_pretrained(path, config=config)
+        require_loaded(policy, path)
+        return policy
     policy = policy_class(config).to(config.device)
     # The checkpoint will hold them: who loads it must not fetch them again to throw them away.
     vars(policy.config).update(_no_backbone(config))

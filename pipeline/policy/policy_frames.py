@@ -11,6 +11,7 @@ from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 
 from pipeline.errors import InputError
 from pipeline.frame_dataset import PAD_SUFFIX, FrameDataset
+from pipeline.frame_subtasks import FrameSubtasks
 from pipeline.frame_table import FrameTable
 
 # Policies that take images as bytes, a quarter of the copying; all others want floats in [0, 1].
@@ -29,6 +30,15 @@ def require_imitation(config: PreTrainedConfig) -> None:
         )
 
 
+def subtasks_said(config: PreTrainedConfig, subtasks: FrameSubtasks | None) -> FrameSubtasks | None:
+    """What a policy of this configuration is told of its frames' ``subtasks``: those that it predicts.
+
+    ``None`` for a policy that predicts none, as all of LeRobot's own: at inference nobody would say them.
+    """
+    known = getattr(config, "subtasks", None)
+    return subtasks.known_as(known) if subtasks is not None and known else None
+
+
 class PolicyFrames:
     """A :class:`FrameTable` as the policy of one configuration sees it.
 
@@ -36,8 +46,14 @@ class PolicyFrames:
     an axis for time) and ``action_delta_indices``, which may begin before the observation's own frame.
     """
 
-    def __init__(self, table: FrameTable, config: PreTrainedConfig) -> None:
-        """Raises ``InputError`` for a camera that the table lacks and a policy that needs rewards."""
+    def __init__(
+        self, table: FrameTable, config: PreTrainedConfig, subtasks: FrameSubtasks | None = None
+    ) -> None:
+        """``subtasks`` of the table's frames: the prompts say those of :func:`subtasks_said`.
+
+        Raises ``InputError`` for a camera that the table lacks, a policy that needs rewards, and sub-tasks of
+        another number of frames.
+        """
         cameras = [key.removeprefix(f"{OBS_IMAGES}.") for key in config.image_features]
         absent = sorted(set(cameras) - set(table.cameras))
         if absent:
@@ -48,7 +64,8 @@ class PolicyFrames:
         self._history = None if seen is None else len(seen) - 1
         deltas = config.action_delta_indices or [0]
         self._first, self._chunk = deltas[0], len(deltas)
-        self._frames = FrameDataset(table, chunk=self._chunk, history=self._history or 0)
+        said = subtasks_said(config, subtasks)
+        self._frames = FrameDataset(table, chunk=self._chunk, history=self._history or 0, subtasks=said)
         self._observed = (OBS_STATE, *(f"{OBS_IMAGES}.{camera}" for camera in cameras))
 
     def batch(self, rows: np.ndarray, indicators: np.ndarray) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,7 +17,7 @@ import numpy as np
 from pipeline.episode import ACTION_NAMES
 from pipeline.errors import Failure, InputError
 from pipeline.policy.channel import Channel, Disconnected, WrongToken, parse_url
-from pipeline.policy.wire import PROTOCOL_VERSION, BadMessage, actions_from, observation_message
+from pipeline.policy.wire import PROTOCOL_VERSION, BadMessage, actions_from, observation_message, text
 
 
 class RemotePolicy:
@@ -51,6 +51,8 @@ class RemotePolicy:
         self._channel: Channel | None = None
         self._known: dict[str, Any] | None = None
         self._turn = threading.RLock()
+        self.subtask: str | None = None
+        """What the policy said it does before its latest plan, of one that predicts sub-tasks."""
 
     def __enter__(self) -> Self:
         """Connects."""
@@ -100,6 +102,11 @@ class RemotePolicy:
         """How many actions of a plan are meant to be executed before the next; connects where needed."""
         return int(self._needs["execute_steps"])
 
+    @property
+    def observed_steps(self) -> int:
+        """How many successive control steps' observations the policy looks at; connects where needed."""
+        return int(self._needs["observed_steps"])
+
     def check_robot(
         self, observation_features: Mapping[str, Any], action_features: Mapping[str, Any] | None = None
     ) -> None:
@@ -128,6 +135,7 @@ class RemotePolicy:
         with self._turn:
             fresh = self._channel is None
             self.connect()
+            self.subtask = None
             request = {"do": "reset", "task": task, "seed": seed}
             try:
                 self._ask(request)
@@ -143,13 +151,18 @@ class RemotePolicy:
             if self._channel is not None:
                 self._ask({"do": "drop"})
 
-    def plan(self, observation: Mapping[str, Any]) -> np.ndarray:
+    def plan(
+        self, observation: Mapping[str, Any], before: Sequence[Mapping[str, Any]] | None = None
+    ) -> np.ndarray:
         """A chunk of actions, float32 (n, 7), for a robot's flat observation.
 
+        ``before`` are those of the control steps just before, oldest first, back to the episode's start or
+        for :attr:`observed_steps` - 1 steps. All are sent with every plan, so that the server need not know
+        what it was shown earlier; a policy of one observation needs none, and none is sent to it.
         Raises ``InputError`` where the observation lacks something or the server refuses it, and
         ``Failure`` where no plan comes; after a lost connection only ``reset`` connects again.
         """
-        return self._ask_for_actions("plan", observation)
+        return self._ask_for_actions("plan", observation, before)
 
     def act(self, observation: Mapping[str, Any]) -> np.ndarray:
         """The next action, float32 (7,); raises as :meth:`plan` does."""
@@ -197,7 +210,8 @@ class RemotePolicy:
         wrong = Failure(f"the policy server {self.url} is of another version of kinova-recap")
         if reply.get("protocol") != PROTOCOL_VERSION or reply.get("action") != list(ACTION_NAMES):
             raise wrong
-        if not isinstance(reply.get("checkpoint"), str) or not isinstance(reply.get("execute_steps"), int):
+        counts = (reply.get("execute_steps"), reply.get("observed_steps"))
+        if not isinstance(reply.get("checkpoint"), str) or not all(isinstance(n, int) for n in counts):
             raise wrong
         for key in ("cameras", "numbers"):
             names = reply.get(key)
@@ -205,23 +219,32 @@ class RemotePolicy:
                 raise wrong
         return reply
 
-    def _ask_for_actions(self, what: str, observation: Mapping[str, Any]) -> np.ndarray:
+    def _ask_for_actions(
+        self, what: str, observation: Mapping[str, Any], before: Sequence[Mapping[str, Any]] | None = None
+    ) -> np.ndarray:
         with self._turn:
             if self._known is None or self._channel is None:
                 raise Failure(f"the policy server {self.url} is not connected: reset(task) connects")
+            message = {**self._message(observation), "do": what}
+            seen = self._known["observed_steps"]
+            if before is not None and seen > 1:
+                message["before"] = [self._message(one) for one in before[1 - seen :]]
+            reply = self._ask(message)
             try:
-                message = observation_message(
-                    observation, self._known["numbers"], self._known["cameras"], self._jpeg_quality
-                )
-            except KeyError as missing:
-                name = missing.args[0]
-                kind = "camera " if name in self._known["cameras"] else ""
-                raise InputError(f"the policy needs {kind}{name!r}, which the observation lacks") from None
-            reply = self._ask(message | {"do": what})
-            try:
+                self.subtask = text(reply, "subtask") if "subtask" in reply else None
                 return actions_from(reply)
             except BadMessage as error:
                 raise Failure(f"the policy server {self.url} sent {error}") from None
+
+    def _message(self, observation: Mapping[str, Any]) -> dict[str, Any]:
+        """What the policy reads of an observation."""
+        numbers, cameras = self._needs["numbers"], self._needs["cameras"]
+        try:
+            return observation_message(observation, numbers, cameras, self._jpeg_quality)
+        except KeyError as missing:
+            name = missing.args[0]
+            kind = "camera " if name in cameras else ""
+            raise InputError(f"the policy needs {kind}{name!r}, which the observation lacks") from None
 
     def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         assert self._channel is not None

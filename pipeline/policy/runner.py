@@ -60,12 +60,15 @@ class PolicyRunner:
             )
         self._image_shapes = {key: feature.shape for key, feature in config.image_features.items()}
         self._prompt: str | None = None
+        self.subtask: str | None = None
+        """What the policy said it does before its latest chunk, of one that predicts sub-tasks."""
         self._seed = seed
         self._random_state = torch.Generator().manual_seed(seed).get_state()
 
     def reset(self, task: str, seed: int | None = None) -> None:
         """Starts an episode of ``task`` (bare text); ``seed`` defaults to the constructor's."""
         self._prompt = prompt(task, self.indicator)
+        self.subtask = None
         seed = self._seed if seed is None else seed
         self._random_state = torch.Generator().manual_seed(seed).get_state()
         self._policy.reset()
@@ -95,7 +98,7 @@ class PolicyRunner:
         if before is None:
             raise InputError(
                 f"{self.checkpoint} looks at the last {self.observed_steps} control steps, of which who asks "
-                "for its plans shows only one: train it with n_obs_steps 1 to drive an arm this way"
+                "for its plans shows only one: pass plan() the observations before it, too"
             )
         return self._ask([*before[1 - self.observed_steps :], observation], self._plan_from)
 
@@ -164,6 +167,7 @@ class PolicyRunner:
             batches = [self._preprocessor(self._batch(observation)) for observation in observations]
             actions = self._postprocessor(question(batches))
             self._random_state = torch.get_rng_state()
+        self.subtask = _said(self._policy)
         return actions.float().numpy()
 
     def _plan_from(self, batches: list[dict[str, Any]]) -> torch.Tensor:
@@ -198,6 +202,14 @@ class PolicyRunner:
                 image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
             batch[key] = torch.from_numpy(image).permute(2, 0, 1).float().div_(255.0)
         return batch
+
+
+def _said(policy: Any) -> str | None:
+    """The sub-task that ``policy`` chose on the way to its latest chunk; ``None`` where it knows none."""
+    if not isinstance(policy, Gen3VLAPolicy) or not policy.config.subtasks:
+        return None
+    spoken = getattr(policy.encoder, "spoken", None)
+    return policy.config.subtasks[spoken[0]] if spoken else None
 
 
 def _queued_actions(policy: Any) -> deque[torch.Tensor] | None:

@@ -33,6 +33,7 @@ from pipeline.policy.wire import (
     PROTOCOL_VERSION,
     BadMessage,
     actions_message,
+    before_from,
     observation_from,
     seed,
     text,
@@ -60,6 +61,14 @@ class ServedPolicy(Protocol):
         """How many actions of a plan are meant to be executed before the next plan."""
         ...
 
+    @property
+    def observed_steps(self) -> int:
+        """How many successive control steps' observations it looks at."""
+
+    @property
+    def subtask(self) -> str | None:
+        """What it said it does before its latest plan; ``None`` of one that predicts no sub-tasks."""
+
     def reset(self, task: str, seed: int | None = None) -> None:
         """Starts an episode of ``task``."""
         ...
@@ -72,8 +81,8 @@ class ServedPolicy(Protocol):
         """The next action, float32 (7,)."""
         ...
 
-    def plan(self, observation: dict[str, Any]) -> np.ndarray:
-        """A chunk of actions, float32 (n, 7)."""
+    def plan(self, observation: dict[str, Any], before: Sequence[dict[str, Any]] | None = None) -> np.ndarray:
+        """A chunk of actions, float32 (n, 7); ``before`` are the observations before, oldest first."""
         ...
 
 
@@ -227,6 +236,7 @@ class PolicyServer:
             "numbers": list(POLICY_STATE_NAMES),
             "action": list(ACTION_NAMES),
             "execute_steps": self._policy.execute_steps,
+            "observed_steps": self._policy.observed_steps,
         }
 
     def _converse(self, channel: Channel) -> None:
@@ -262,9 +272,12 @@ class PolicyServer:
                 self._policy.drop_plan()
                 return {"done": True}
             case "plan":
-                return actions_message(self._policy.plan(observation_from(message)))
+                before = before_from(message, most=self._policy.observed_steps - 1)
+                actions = self._policy.plan(observation_from(message), before)
+                return actions_message(actions, self._policy.subtask)
             case "act":
-                return actions_message(self._policy.act(observation_from(message))[np.newaxis])
+                action = self._policy.act(observation_from(message))
+                return actions_message(action[np.newaxis], self._policy.subtask)
         raise BadMessage(f"no request {message.get('do')!r:.40}")
 
 

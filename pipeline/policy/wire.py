@@ -1,8 +1,10 @@
 """What a policy server and its client say to each other: msgpack maps of texts, numbers and image bytes.
 
 Requests have a key ``do``: ``hello`` (with ``protocol``), ``reset`` (``task``, ``seed``), ``drop`` (what is
-left of a plan), ``plan`` and ``act`` (both with an observation). Replies have ``error`` and ``kind``
-(``input`` or ``failure``), or what was asked for. Nothing here can run code: no pickle, no names of types.
+left of a plan), ``plan`` and ``act`` (both with an observation; ``plan`` of a policy that looks at several
+with ``before``, a list of those of the control steps before it, oldest first). Replies have ``error`` and
+``kind`` (``input`` or ``failure``), or what was asked for. Nothing here can run code: no pickle, no names of
+types.
 A message that is not as described raises :class:`BadMessage`, whatever bytes it holds.
 """
 
@@ -20,7 +22,7 @@ from PIL import Image, UnidentifiedImageError
 from pipeline.episode import ACTION_NAMES
 from pipeline.frame_codec import decode
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2  # 2: observations before the present one, and sub-tasks
 MAX_MESSAGE_BYTES = 64 * 2**20  # five 4-megapixel cameras, uncompressed
 MAX_IMAGE_SIDE = 4096  # pixels
 MAX_PLAN_STEPS = 1000
@@ -117,6 +119,21 @@ def observation_from(message: Mapping[str, Any]) -> dict[str, Any]:
     return observation
 
 
+def before_from(message: Mapping[str, Any], most: int) -> list[dict[str, Any]] | None:
+    """The observations before the present one, oldest first; ``None`` where the message has none.
+
+    Raises ``BadMessage`` for one that is none, and for more than ``most``.
+    """
+    before = message.get("before")
+    if before is None:
+        return None
+    if not isinstance(before, list) or not all(isinstance(one, dict) for one in before):
+        raise BadMessage("'before' is no list of observations")
+    if len(before) > most:
+        raise BadMessage(f"{len(before)} observations before the present one, the policy looks at {most}")
+    return [observation_from(one) for one in before]
+
+
 def _image_from(camera: str, message: Any) -> np.ndarray:
     if not isinstance(message, dict):
         raise BadMessage(f"camera {camera!r}: not an image")
@@ -147,10 +164,11 @@ def _jpeg_size(jpeg: bytes) -> tuple[int, int] | None:
         return None
 
 
-def actions_message(actions: np.ndarray) -> dict[str, Any]:
-    """Actions (n, 7) as float32 bytes, little-endian, so that they arrive bit for bit."""
+def actions_message(actions: np.ndarray, subtask: str | None = None) -> dict[str, Any]:
+    """Actions (n, 7) as float32 bytes, little-endian, so that they arrive bit for bit; and their sub-task."""
     rows = np.ascontiguousarray(actions, dtype="<f4")
-    return {"steps": len(rows), "actions": rows.tobytes()}
+    message: dict[str, Any] = {"steps": len(rows), "actions": rows.tobytes()}
+    return message if subtask is None else message | {"subtask": subtask}
 
 
 def actions_from(message: Mapping[str, Any]) -> np.ndarray:

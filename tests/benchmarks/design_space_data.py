@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from collectors.simulated_sessions import SessionConfig, run_session
 from pipeline.frame_cache import FrameCache
+from pipeline.frame_subtasks import FrameSubtasks
 from pipeline.frame_table import FrameTable
-from pipeline.policy.gen3.subtasks import with_subtask
 from pipeline.prompts import NEGATIVE, POSITIVE
 from pipeline.workspace import Workspace
 from tests.benchmarks.design_space_rows import SUBTASKS
@@ -38,32 +37,10 @@ def demonstrations(folder: Path, each: int) -> tuple[FrameTable, np.ndarray]:
     return table, np.where(sloppy, NEGATIVE, POSITIVE).astype(np.int8)
 
 
-def with_subtasks(table: FrameTable) -> FrameTable:
-    """The same frames, with the sub-task in the prompt: each episode cut in two where the gripper closes.
-
-    A chunk ends at the cut, as at an episode's end.
-    """
-    parts: list[tuple[int, int, int, str]] = []  # episode, its first and last frame, task
-    for episode, task in enumerate(table.tasks):
-        gripper = table.action[table.frames_of(episode), -1]
-        length = len(gripper)
-        closing = np.flatnonzero(gripper > _CLOSING)
-        cut = int(closing[0]) if len(closing) else length
-        for first, last, subtask in ((0, cut, SUBTASKS[0]), (cut, length, SUBTASKS[1])):
-            if last > first:
-                parts.append((episode, first, last, with_subtask(task, subtask)))
-    lengths = np.array([last - first for _, first, last, _ in parts], dtype=np.int64)
-    names = [f"{table.episode_ids[episode]}@{first}" for episode, first, _, _ in parts]
-    return replace(
-        table,
-        episode_ids=names,
-        tasks=[task for *_, task in parts],
-        starts=np.cumsum(lengths) - lengths,
-        lengths=lengths,
-        episode_index=np.repeat(np.arange(len(parts), dtype=np.int32), lengths),
-        frame_index=np.concatenate([np.arange(n, dtype=np.int32) for n in lengths]),
-        rates=np.array([table.rates[episode] for episode, *_ in parts]),
-        contents=names,
-        _episode_images=[table._episode_images[e][first:last] for e, first, last, _ in parts],
-        _image_files=[],
-    )
+def subtasks_of(table: FrameTable) -> FrameSubtasks:
+    """Which of ``SUBTASKS`` each frame belongs to: the first until the gripper closes, then the second."""
+    codes = np.zeros(len(table), dtype=np.int16)
+    for episode in range(len(table.episode_ids)):
+        frames = table.frames_of(episode)
+        codes[frames] = np.maximum.accumulate(table.action[frames, -1] > _CLOSING)
+    return FrameSubtasks(tuple(SUBTASKS), codes)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,6 +46,39 @@ def test_a_remote_policy_drives_the_arm(tmp_path: Path) -> None:
         assert driven.sum() > 5
         np.testing.assert_array_equal(episode.actions[driven], episode.policy_actions[driven])
     assert not arm.is_moving()
+
+
+def test_a_remote_policy_with_a_memory_is_shown_successive_steps(tmp_path: Path) -> None:
+    """What it saw with each plan are frames that follow each other in the recorded episode."""
+
+    class Remembering(Weighing):
+        observed_steps = 3
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.saw: list[list[float]] = []
+
+        def plan(
+            self, observation: dict[str, Any], before: Sequence[dict[str, Any]] | None = None
+        ) -> np.ndarray:
+            assert before is not None
+            self.saw.append([seen["tool.z"] for seen in (*before, observation)])
+            chunk = np.zeros((5, 7), np.float32)
+            chunk[:, 2] = 0.02  # every frame is higher than the one before
+            return chunk
+
+    arm, policy = MovingArm(), Remembering()
+    keys = ScriptedKeys((after_commands(arm, 40), OperatorKey.SUCCESS))
+    with serving(policy) as server, RemotePolicy(server.url) as remote:
+        summary = run_session(Workspace(tmp_path), arm, Hand(), keys, SETTINGS, policy=remote)
+    with EpisodeReader(Workspace(tmp_path).episode_path(TASK, summary.episodes[0].id)) as episode:
+        heights = episode.state("tool_pose")[:, 2]
+    assert len(policy.saw[0]) == 1, "before the first frame nothing was seen"
+    later = [saw for saw in policy.saw if len(saw) == 3]
+    assert len(later) > 3
+    for saw in later:
+        newest = int(np.flatnonzero(heights == np.float32(saw[-1]))[-1])
+        assert heights[newest - 2 : newest + 1].tolist() == np.array(saw, np.float32).tolist()
 
 
 def test_a_server_that_dies_in_mid_motion_stops_the_arm_and_keeps_the_episode(tmp_path: Path) -> None:

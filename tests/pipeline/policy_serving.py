@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ class Weighing:
 
     cameras: tuple[str, ...] = ("table", "wrist")
     execute_steps = 3
+    observed_steps = 1
+    subtask: str | None = None
 
     def __init__(self, checkpoint_name: str = "weighing") -> None:
         """``hold`` can be cleared to let :meth:`plan` take its time."""
@@ -41,8 +43,9 @@ class Weighing:
         """From then on its plans are others."""
         self._start += 100
 
-    def plan(self, observation: dict[str, Any]) -> np.ndarray:
-        """Float32 (5, 7)."""
+    def plan(self, observation: dict[str, Any], before: Sequence[dict[str, Any]] | None = None) -> np.ndarray:
+        """Float32 (5, 7); for ``before`` see ``test_remote_history``."""
+        assert not before, "it looks at one observation"
         assert self.hold.wait(30)
         if observation["gripper.pos"] == 0.75:
             raise RuntimeError("out of\nmemory")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lerobot.policies.factory import get_policy_class
@@ -14,8 +15,10 @@ from safetensors.torch import load_file
 from pipeline.errors import InputError
 from pipeline.policy.checkpoint import Checkpoint
 from pipeline.policy.new_policy import new_checkpoint, table_facts
+from pipeline.policy.policy_frames import PolicyFrames
 from pipeline.policy.training_statistics import table_statistics
 from pipeline.policy.tuning import autocast, has_adapters, lora_targets, merged_state, prepare
+from pipeline.prompts import POSITIVE
 from tests.policy_tables import random_table
 from tests.tiny_smolvla import TINY_ACT, TINY_GEN3, build_smolvlm, smolvla_options
 
@@ -70,6 +73,35 @@ def test_only_adapters_train_and_what_is_saved_is_the_sum(
     assert not loaded.config.use_peft
     for name, value in loaded.state_dict().items():
         torch.testing.assert_close(value, merged_state(policy)[name], msg=name)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"action_head": "bins", "token_width": 32, "token_layers": 1},
+        {"conditioning": "in_context", "bridge": "full_sequence", "token_width": 32, "token_layers": 1},
+    ],
+)
+def test_what_is_saved_acts_as_what_was_trained(choice: dict[str, Any], tmp_path: Path) -> None:
+    checkpoint = fresh("gen3_vla", {**TINY_GEN3, "backbone": "transformer", **choice})
+    prepare(checkpoint.policy, Tuning(lora_rank=2))
+    with torch.no_grad():
+        for name, parameter in checkpoint.policy.named_parameters():
+            if ".lora_" in name:
+                parameter.normal_(std=0.1)
+    checkpoint.save(tmp_path)
+    saved = get_policy_class("gen3_vla").from_pretrained(tmp_path)
+    frames = PolicyFrames(TABLE, checkpoint.policy.config)
+    batch = checkpoint.preprocessor(frames.batch(np.arange(6), np.full(6, POSITIVE, np.int8)))
+    losses, chunks = [], []
+    for policy in (checkpoint.policy, saved):
+        policy.eval()
+        torch.manual_seed(0)
+        with torch.no_grad():
+            losses.append(policy.forward(batch)[0])
+            chunks.append(policy.predict_action_chunk(batch))
+    torch.testing.assert_close(losses[0], losses[1])
+    torch.testing.assert_close(chunks[0], chunks[1])
 
 
 def test_lora_adapts_what_lerobot_names(smolvla: dict[str, Any]) -> None:

@@ -139,7 +139,7 @@ def test_prompts_are_those_of_the_familys_processor(backbones: dict[str, Path]) 
         else:
             pictures_of.image_seq_length = network.reader.image_places
             # Its own special tokens would get other ids than the checkpoint's.
-            tokenizer.image_token, tokenizer.image_token_id = "<image>", network.reader.image_token
+            tokenizer.image_token, tokenizer.image_token_id = "<image>", network.reader.prompt.image_token
             processor = PaliGemmaProcessor(pictures_of, tokenizer)
         expected = processor(text=[prompt], images=pictures, **options)["input_ids"][0]
         assert tokens[tokens >= 0].tolist() == list(expected)

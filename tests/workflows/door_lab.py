@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from pipeline.episode import Source
 from pipeline.frame_cache import FrameCache
 from pipeline.label_snapshot import read_snapshot
+from pipeline.label_types import Mark
 from pipeline.labels import LabelStore
 from pipeline.prompts import NEGATIVE, POSITIVE
 from pipeline.workspace import Workspace
@@ -23,8 +25,11 @@ IMAGE_SIZE = 32
 DRIVER = "fine_tune_recap/0123456789abcdef0123456789abcdef"
 
 
-def make_lab(root: Path) -> Workspace:
-    """Four labelled episodes, two of which a policy drove, one of them corrected twice; their advantages."""
+def make_lab(root: Path, marks: Sequence[tuple[Mark, ...]] = ((),) * 4) -> Workspace:
+    """Four labelled episodes, two of which a policy drove, one of them corrected twice; their advantages.
+
+    ``marks``: what the annotator marked in each.
+    """
     workspace = Workspace(root).create()
     make = EpisodeMaker(workspace)
     policy, person = Source.POLICY, Source.INTERVENTION
@@ -36,7 +41,7 @@ def make_lab(root: Path) -> Workspace:
     with LabelStore(workspace.labels_path) as store:
         store.sync((entry.id, entry.info.task) for entry in entries)
         for i, entry in enumerate(entries):
-            store.set(entry.id, ("success", "failure")[i % 2], "ann")
+            store.set(entry.id, ("success", "failure")[i % 2], "ann", marks=marks[i])
     snapshot = freeze_labels(workspace, [entry.id for entry in entries])
     inputs = {
         "workspace": ExternalInput(workspace.root, "workspace"),

@@ -166,7 +166,7 @@ def test_what_is_in_a_folder_that_an_option_names_changes_the_base(tmp_path: Pat
     folder = tmp_path / "backbone"
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(b"one")
-    options = {"pretrained_backbone": str(folder), "vlm": "owner/model", "subtasks": [""]}
+    options = {"pretrained_backbone": str(folder), "vlm": "owner/model", "state_names": [""]}
     settings = replace(FULL, policy=replace(FULL.policy, options=options))
     before = base_step(Workspace(tmp_path), settings)
     assert [given.path for given in before.inputs["option_folders"]] == [folder]  # type: ignore[union-attr]  # a list

@@ -83,6 +83,7 @@ HARMLESS = {
             "gpu_share",
             "json_documents",
             "local_ray",
+            "progress",
             "step_files",
             "step_recipe",
             "step_result",

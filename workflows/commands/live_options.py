@@ -1,9 +1,10 @@
-"""What ``recap record`` and ``recap rollout`` share: options for sessions with a person at the arm."""
+"""What ``recap record``, ``rollout`` and ``policy evaluate --robot`` share: options for live sessions."""
 
 from __future__ import annotations
 
 import difflib
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,6 +13,10 @@ from collectors.gen3_tasks import split_task
 from pipeline.errors import InputError
 from pipeline.site_config import SIMULATED_ROBOT, SiteConfig
 
+TokenFileOption = Annotated[
+    Path | None,
+    typer.Option(help="The policy server's token; default: the variable RECAP_POLICY_TOKEN."),
+]
 PersonOption = Annotated[
     str | None,
     typer.Option(help="Your name, as episodes keep it; default: operator in [defaults] of recap.toml."),

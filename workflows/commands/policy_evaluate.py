@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,13 @@ import typer
 
 from pipeline.errors import InputError
 from pipeline.prompts import Indicator
+from workflows.commands.live_options import (
+    PersonOption,
+    RateOption,
+    TokenFileOption,
+    ViewOption,
+    say_starting,
+)
 from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption, existing_workspace, table
 
 if TYPE_CHECKING:
@@ -46,7 +54,9 @@ def evaluate(
         Path | None, typer.Option(help="The same as A: a LeRobot checkpoint's folder; default: the champion.")
     ] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    starts: Annotated[int, typer.Option(help="How many episodes of each.", min=1)] = 50,
+    starts: Annotated[
+        int | None, typer.Option(help="How many episodes of each; default: 50, with --robot 20.", min=1)
+    ] = None,
     ask: Annotated[
         Ask | None,
         typer.Option(help="The advantage in the prompt; default: positive where it was trained on."),
@@ -57,10 +67,28 @@ def evaluate(
     task: Annotated[
         list[str] | None, typer.Option(help="May be given several times; default: both pick-up tasks.")
     ] = None,
-    max_seconds: Annotated[float, typer.Option(help="How long an episode may last.", min=0.1)] = 8.0,
+    max_seconds: Annotated[
+        float | None, typer.Option(help="How long an episode may last; default: 8, with --robot 60.", min=0.1)
+    ] = None,
     film: Annotated[
         Path | None, typer.Option(metavar="FILE.gif", help="Film A and B side by side, on 3 of the starts.")
     ] = None,
+    robot: Annotated[
+        bool, typer.Option("--robot", help="On the arm of recap.toml, with you to lay out scenes and judge.")
+    ] = False,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="With --robot: of the evaluation; the same name goes on with it. Default: the time."
+        ),
+    ] = None,
+    operator: Annotated[
+        str | None, typer.Option(help="With --robot: the device to take over with, as in 'recap rollout'.")
+    ] = None,
+    person: PersonOption = None,
+    rate: RateOption = None,
+    token_file: TokenFileOption = None,
+    view: ViewOption = False,
     from_episodes: Annotated[
         bool, typer.Option("--from-episodes", help="No simulation: the recorded rollouts and their labels.")
     ] = False,
@@ -74,24 +102,57 @@ def evaluate(
 
     In simulation, on numbered starts that are the same for both: reads the checkpoints, and runs.sqlite for
     champion and base; an intervention is an episode in which a scripted supervisor would have taken over.
+    With --robot on the arm (--person, --rate, --token-file and --view as in 'recap rollout'): you lay out
+    each start, both run it in an order that you are not told, and you say what came of it. Keys: enter
+    start, s success, f failure, d does not count and is run again, q stop, SPACE or ESC emergency stop; s, f
+    and d also after the attempt. Writes evaluations/, episodes/ and labels.sqlite.
     With --from-episodes on whatever robot the rollouts were recorded: reads episodes/ and labels.sqlite, a
     row a checkpoint; record some with 'recap rollout --policy DIR' and label them. Writes only the film.
     """
     found = existing_workspace(workspace)
+    live: dict[str, object] = {"--name": name, "--operator": operator, "--person": person, "--rate": rate}
+    live |= {"--token-file": token_file, "--view": view or None}
+    given = [option for option, value in live.items() if value is not None]
+    if given and not robot:
+        raise InputError(f"{given[0]} is for --robot")
     if from_episodes:
-        if checkpoints or checkpoint or film or guidance is not None or ask is not None:
+        if checkpoints or checkpoint or film or robot or guidance is not None or ask is not None:
             raise InputError("--from-episodes takes --task, --marks and --json, and lists every checkpoint")
         _recorded(found, task or [], marks, as_json)
         return
     if marks:
-        raise InputError("--marks is for --from-episodes: in simulation the simulator itself judges")
-    names = [*([str(checkpoint)] if checkpoint else []), *(checkpoints or [])] or ["champion"]
-    if len(names) > 2 or (film is not None and len(names) != 2):
+        raise InputError("--marks is for --from-episodes: otherwise the simulator judges, or you")
+    names = [*([str(checkpoint)] if checkpoint else []), *(checkpoints or [])]
+    if len(names) > 2 or (film is not None and len(names) != 2 and not (robot and not names)):
         raise InputError(f"give one checkpoint, or two to compare{'; --film needs two' if film else ''}")
+    if robot:
+        from workflows.commands.policy_evaluate_robot import on_robot
+        from workflows.policy_evaluation_wishes import RobotWishes
+
+        say_starting()
+        wishes = RobotWishes(
+            name or f"evaluation-{datetime.now(UTC):%Y%m%d-%H%M%S}",
+            tuple(names),
+            starts=starts,
+            tasks=tuple(task or ()),
+            max_seconds=max_seconds,
+            rate_hz=rate,
+            asks=ask is not None,
+            indicator=None if ask is None else ask.indicator,
+            guidance=guidance,
+            device=operator,
+            person=person,
+            token_file=token_file,
+            view=view,
+        )
+        on_robot(found, wishes, film, as_json)
+        return
     from workflows.policy_evaluation import find_checkpoint, tell_apart
 
-    named = tell_apart([find_checkpoint(name, found) for name in names])
-    configs = [_config(one, tuple(task or ()), starts, max_seconds, ask, guidance) for one in named]
+    named = tell_apart([find_checkpoint(one, found) for one in names or ["champion"]])
+    configs = [
+        _config(one, tuple(task or ()), starts or 50, max_seconds or 8.0, ask, guidance) for one in named
+    ]
     _simulated(named, configs, film, as_json)
 
 

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.errors import InputError
-from workflows.commands.options import DEFAULT_WORKSPACE, SeedOption, WorkspaceOption, existing_workspace
+from workflows.cluster_address import cluster_address
+from workflows.commands.options import (
+    DEFAULT_WORKSPACE,
+    RayAddressOption,
+    SeedOption,
+    WorkspaceOption,
+    existing_workspace,
+)
 
 if TYPE_CHECKING:
     from pipeline.workspace import Workspace
@@ -106,6 +113,15 @@ def train(
     device: Annotated[
         str | None, typer.Option(help="cpu or cuda (CUDA_VISIBLE_DEVICES says which).", show_default="cpu")
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes that share each batch, each on a core or a GPU of its own.",
+            min=1,
+            show_default="1",
+        ),
+    ] = None,
+    ray_address: RayAddressOption = None,
     seed: SeedOption = 0,
 ) -> None:
     """Fine-tunes any LeRobot policy on conditioned data; the result is an ordinary LeRobot checkpoint.
@@ -130,9 +146,11 @@ def train(
         "indicator_dropout": indicator_dropout,
         "positive_share": positive_share,
         "device": device,
+        "workers": workers,
         "seed": seed,
     }
     _check_words(context.args)
+    cluster = cluster_address(ray_address)
     found = Workspace(existing_workspace(workspace).root)
     if lora_rank and policy_path is None:
         raise InputError("--lora-rank tunes weights that exist: name them with --policy.path")
@@ -141,7 +159,7 @@ def train(
             "--image-size is for --dataset: the workspace's images have the size of its advantages"
         )
     training = {name: value for name, value in given.items() if value is not None}
-    data = _data(found, dataset, training)
+    data = _data(found, dataset, training, cluster)
     # From here on LeRobot is loaded, which takes its time.
     from workflows.policy_door import DoorConfig
 
@@ -153,22 +171,27 @@ def train(
         training,
         image_size,
     )
-    _run(found, config, data)
+    _run(found, config, data, cluster)
 
 
-def _data(workspace: Workspace, dataset: Path | None, training: dict[str, Any]) -> ConditionedData | Path:
-    """What is trained on; ``InputError`` where it is not there, or for numbers out of range."""
+def _data(
+    workspace: Workspace, dataset: Path | None, training: dict[str, Any], cluster: str | None
+) -> ConditionedData | Path:
+    """What is trained on; ``InputError`` where it is not there, or for what cannot be asked for."""
+    from workflows.gpu_share import require_workers
     from workflows.policy_door import DoorConfig, check_training, newest_data, require_dataset
 
     check_training(DoorConfig("gen3_vla", training=training))
+    if cluster is None:
+        require_workers(training.get("device", "cpu"), training.get("workers", 1))
     if dataset is None:
         return newest_data(workspace)
     require_dataset(dataset)
     return dataset
 
 
-def _run(workspace: Workspace, config: DoorConfig, data: ConditionedData | Path) -> None:
-    from workflows.policy_door import check_policy, dataset_step, workspace_step
+def _run(workspace: Workspace, config: DoorConfig, data: ConditionedData | Path, cluster: str | None) -> None:
+    from workflows.policy_door import check_policy, dataset_step, subtasks_told, workspace_step
     from workflows.settings import FULL
     from workflows.steps import StepRunner
 
@@ -180,9 +203,11 @@ def _run(workspace: Workspace, config: DoorConfig, data: ConditionedData | Path)
         check_policy(config, data.image_size)
         print(f"data: {data.advantages.path}, labels {data.snapshot.name}")
         step = workspace_step(workspace, data, config)
+        for line in subtasks_told(data, step, config.path):
+            print(line)
     for line in _where_the_advantage_goes(config.policy_type):
         print(line)
-    with StepRunner(workspace) as runner:
+    with StepRunner(workspace, cluster=cluster) as runner:
         result = runner.run(step)
         computed = bool(runner.computed)
     for line in _summary(result, computed):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, one_line
 from pipeline.workspace import Workspace
 from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption, existing_workspace
 from workflows.counted_words import counted
@@ -93,7 +93,7 @@ def _redraw(workspace: Workspace) -> None:
     try:
         write_iterations_report(workspace, Ledger(workspace), StepStore(workspace.steps))
     except Exception as error:  # the ledger is written: no fault of a page may make that look undone
-        why = " ".join(str(error).split()) or type(error).__name__
+        why = one_line(error)
         typer.echo(
             f"the page over all iterations is as it was ({why}): 'recap report --all' draws it", err=True
         )

@@ -15,6 +15,7 @@ from workflows.commands.live_options import (
     MaxSecondsOption,
     PersonOption,
     RateOption,
+    TokenFileOption,
     ViewOption,
     require_known_task,
     say_starting,
@@ -39,10 +40,7 @@ def rollout(
     policy: Annotated[
         str, typer.Option(help="champion, a checkpoint's folder, or tcp://HOST:PORT of 'recap policy serve'.")
     ] = CHAMPION,
-    token_file: Annotated[
-        Path | None,
-        typer.Option(help="The policy server's token; default: the variable RECAP_POLICY_TOKEN."),
-    ] = None,
+    token_file: TokenFileOption = None,
     ask: Annotated[
         Ask, typer.Option(help="The advantage in the prompt; a policy server has its own.")
     ] = Ask.POSITIVE,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 BACKBONES = {
     "conv": "a convolutional encoder a camera, all in one vector: no tokens",
     "transformer": "a small prefix transformer over tokens of cameras, words and state",
-    "vlm": "a pretrained vision-language model (SmolVLM, Idefics3, PaliGemma) from a folder",
+    "vlm": "a pretrained vision-language model (SmolVLM, Idefics3, PaliGemma, LLaVA) from a folder",
 }
 ACTION_HEADS = {
     "flow": "a flow-matching expert (pi0, section IV: conditional flow matching over a chunk)",

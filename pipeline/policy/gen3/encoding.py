@@ -15,6 +15,7 @@ class Prefix:
 
     ``hidden`` (B, N, W) last hidden states, ``present`` (B, N) bool, False where there is padding,
     ``layers``: a layer's keys and values, each (B, N, K). A backbone of one vector has N = 1 and no layers.
+    Of the hidden states there may be the last few alone, or none, where an expert reads no others.
     """
 
     hidden: Tensor

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, one_line
 
 _ENCODER = "encoder."
 _STARTS = ("act", "speaker.start")  # the same token, of an encoder without and with action tokens
@@ -26,8 +26,7 @@ def load_backbone_weights(encoder: nn.Module, checkpoint: str) -> None:
     try:
         found = load_file(path)
     except (OSError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"pretrained_backbone: {path} cannot be read: {reason}") from error
+        raise InputError(f"pretrained_backbone: {path} cannot be read: {one_line(error)}") from error
     stored = {k.removeprefix(_ENCODER): v for k, v in found.items() if k.startswith(_ENCODER)}
     stored |= {start: stored[name] for name in _STARTS if name in stored for start in _STARTS}
     backbone = "backbone." if hasattr(encoder, "backbone") else ""

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.policy.gen3.linear import Linear
+
 
 class Speaker(nn.Module):
     """Embeddings of ``size`` tokens, a start token and ``length`` places; and logits from hidden states.
@@ -19,12 +21,14 @@ class Speaker(nn.Module):
         self.start = nn.Parameter(std * torch.randn(width))
         self.tokens = nn.Embedding(size, width)
         self.places = nn.Parameter(std * torch.randn(length, width))
-        self.logits = nn.Linear(width, size)
+        self.logits = Linear(width, size)
         nn.init.normal_(self.tokens.weight, std=std)
 
-    def said(self, tokens: Tensor, first: int = 0) -> Tensor:
-        """``tokens`` (B, n), which stand at places ``first`` and on, as (B, n, width)."""
-        return self.tokens(tokens) + self.places[first : first + tokens.shape[1]]
+    def said(self, tokens: Tensor, places: Tensor | None = None) -> Tensor:
+        """``tokens`` (B, n) at ``places`` (B, n), or at the first n, as (B, n, width); or (B,) at (B,)."""
+        if places is None:
+            return self.tokens(tokens) + self.places[: tokens.shape[1]]
+        return self.tokens(tokens) + F.embedding(places, self.places)
 
     def opening(self, batch: int) -> Tensor:
         """The start token, (B, 1, width)."""
@@ -32,4 +36,6 @@ class Speaker(nn.Module):
 
     def errors(self, hidden: Tensor, tokens: Tensor) -> Tensor:
         """Cross-entropy of ``tokens`` (B, n) given the hidden states before each, (B, n)."""
-        return F.cross_entropy(self.logits(hidden).transpose(1, 2), tokens, reduction="none")
+        # Rows of logits side by side: over a dimension that is not the last the sums take twice as long.
+        errors = F.cross_entropy(self.logits(hidden).flatten(0, 1), tokens.flatten(), reduction="none")
+        return errors.view(tokens.shape)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from pipeline.policy.configuration_gen3_vla import Gen3VLAConfig
 from pipeline.policy.encoders_gen3_vla import CameraEncoder, StateEncoder
+from pipeline.policy.gen3.linear import Linear, linear
 from pipeline.policy.processor_gen3_vla import hash_words
 
 STATE_BINS = 256
@@ -26,21 +27,26 @@ class CameraTokens(nn.Module):
         super().__init__()
         self.trunk = CameraEncoder(config, image_size)
         channels, width = config.vision_channels[2], config.token_width
-        self.point = nn.Linear(channels + 2, width)
+        self.point = Linear(channels + 2, width)
         flat = self.trunk.feature_size - 2 * config.keypoints
-        self.whole = nn.Linear(flat, _MAP_TOKENS * width)
+        self.whole = Linear(flat, _MAP_TOKENS * width)
         self.count = config.keypoints + _MAP_TOKENS
         self.slots = nn.Parameter(INITIAL_STD * torch.randn(self.count, width))
 
     def forward(self, images: Tensor, text: Tensor) -> Tensor:
         """``images`` (B, 3, H, W) in [-1, 1], ``text`` (B, word_width)."""
         trunk = self.trunk
-        hidden = trunk.feature_map(images, text)
-        attention = trunk.keypoints(hidden).flatten(2).softmax(-1)
-        places = torch.cat([hidden.flatten(2), trunk.grid.expand(len(hidden), -1, -1)], dim=1)
-        points = self.point(attention @ places.transpose(1, 2))
-        whole = self.whole(trunk.map(hidden).flatten(1)).unflatten(1, (_MAP_TOKENS, -1))
+        cells = trunk.feature_map(images, text).flatten(2).transpose(1, 2)
+        attention = _each(trunk.keypoints, cells).transpose(1, 2).softmax(-1)
+        places = torch.cat([cells, trunk.grid.T.expand(len(cells), -1, -1)], dim=2)
+        points = self.point(attention @ places)
+        whole = self.whole(_each(trunk.map, cells).transpose(1, 2).flatten(1)).unflatten(1, (_MAP_TOKENS, -1))
         return torch.cat([points, whole], dim=1) + self.slots
+
+
+def _each(convolution: nn.Conv2d, cells: Tensor) -> Tensor:
+    """A convolution of 1 x 1 on every cell, (B, cells, channels in) to (B, cells, channels out)."""
+    return linear(cells, convolution.weight.flatten(1), convolution.bias)
 
 
 def state_bins(features: Tensor) -> Tensor:
@@ -63,7 +69,7 @@ class StateTokens(nn.Module):
         numbers = self.features.feature_size
         if self.kind == "continuous":
             self.count = 1
-            self.project = nn.Linear(numbers, width)
+            self.project = Linear(numbers, width)
         elif self.kind == "tokens":
             self.count = numbers
             self.bins = nn.Embedding(numbers * STATE_BINS, width)
@@ -74,7 +80,7 @@ class StateTokens(nn.Module):
             self.count = 3 * numbers
             digits = [hash_words(str(d), config.word_buckets, 1)[0] for d in range(10)]
             self.register_buffer("digits", torch.tensor(digits), persistent=False)
-            self.project = nn.Linear(config.word_width, width)
+            self.project = Linear(config.word_width, width)
         self.slots = nn.Parameter(std * torch.randn(self.count, width))
 
     def forward(self, state: Tensor, words: nn.Embedding) -> Tensor:

@@ -1,8 +1,7 @@
-"""Sub-tasks as text: in prompts, as words that a backbone predicts, and the choice among known ones.
+"""Sub-tasks as words that a backbone predicts, and the choice among known ones.
 
-pi0.5 (section IV) first predicts the sub-task's text from observation and task, then acts on it; pi*0.6
-writes log p(a, l | o, I, task) = log p(l | o, task) + log p(a | o, I, task, l): the indicator comes after
-the sub-task and says nothing about which it is.
+pi*0.6 writes log p(a, l | o, I, task) = log p(l | o, task) + log p(a | o, I, task, l): the indicator comes
+after the sub-task and says nothing about which it is. How prompts say them: :mod:`pipeline.subtask_prompts`.
 """
 
 from __future__ import annotations
@@ -12,36 +11,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pipeline.errors import InputError
+from pipeline.subtask_prompts import UNKNOWN, split_subtask, subtask_number, with_subtask
+
+__all__ = ["OBS_SUBTASK", "UNKNOWN", "SubtaskWords", "split_subtask", "subtask_number", "with_subtask"]
 
 OBS_SUBTASK = "observation.language.subtask"
-UNKNOWN = -1
 
-_SEPARATOR = ". Sub-task: "
 _END = 0  # of the words: the sub-task is over
-
-
-def with_subtask(task: str, subtask: str) -> str:
-    """The task's text with its sub-task behind it; :func:`pipeline.prompts.prompt` takes it as a task.
-
-    Raises ``InputError`` for an empty one and for a task that has one already.
-    """
-    if not subtask.strip() or _SEPARATOR in task:
-        raise InputError(f"sub-task {subtask!r} of {task!r}: give one, which is not empty")
-    return f"{task}{_SEPARATOR}{subtask.strip()}"
-
-
-def split_subtask(text: str) -> tuple[str, str | None]:
-    """The inverse: the task, and its sub-task if there is one."""
-    task, separator, subtask = text.partition(_SEPARATOR)
-    return (task, subtask) if separator else (text, None)
-
-
-def subtask_number(subtask: str | None, known: Sequence[str]) -> int:
-    """Which of ``known`` it is, whatever its case; ``UNKNOWN`` for none and for others."""
-    names = [name.strip().lower() for name in known]
-    wanted = (subtask or "").strip().lower()
-    return names.index(wanted) if wanted in names else UNKNOWN
 
 
 class SubtaskWords:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pipeline.policy.configuration_gen3_vla import Gen3VLAConfig
 from pipeline.policy.encoders_gen3_vla import TextEncoder, augmented
 from pipeline.policy.gen3.indicator_text import words_with_indicator
+from pipeline.policy.gen3.linear import Linear, linear
 from pipeline.policy.gen3.observations import STATE_IS_PAD, observed_keys
 from pipeline.policy.gen3.stems import CameraTokens, StateTokens
 
@@ -78,6 +79,24 @@ def allowed_keys(present: Tensor, new: int, *, causal: bool) -> Tensor:
     return every & order
 
 
+def last_queries(qkv: nn.Linear, x: Tensor, heads: int, wanted: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Keys and values of ``x`` (B, n, width) by ``qkv``, queries of its last ``wanted`` alone, in heads."""
+    width = x.shape[2]
+    if wanted == x.shape[1] or not is_plain(qkv):
+        query, key, value = qkv(x).chunk(3, dim=2)
+        query = query[:, x.shape[1] - wanted :]
+    else:
+        (weight, rest), (bias, others) = (part.split([width, 2 * width]) for part in (qkv.weight, qkv.bias))
+        query = linear(x[:, x.shape[1] - wanted :], weight, bias)
+        key, value = linear(x, rest, others).chunk(2, dim=2)
+    return in_heads(query, heads), in_heads(key, heads), in_heads(value, heads)
+
+
+def is_plain(linear: nn.Module) -> bool:
+    """Whether a layer's output follows from its weight and bias alone: low-rank adapters add to it."""
+    return type(linear) is Linear
+
+
 class Layer(nn.Module):
     """Pre-norm self-attention and an MLP of twice the width."""
 
@@ -85,18 +104,25 @@ class Layer(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.qkv = Linear(width, 3 * width)
+        self.out = Linear(width, width)
+        self.mlp = nn.Sequential(Linear(width, 2 * width), nn.GELU(), Linear(2 * width, width))
 
     def forward(
-        self, x: Tensor, past: tuple[Tensor, Tensor] | None, allowed: Tensor
+        self, x: Tensor, past: tuple[Tensor, Tensor] | None, allowed: Tensor, wanted: int
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """``x`` (B, n, width); ``past`` keys and values; gives the output and both with ``x`` behind."""
-        query, key, value = (in_heads(part, self.heads) for part in self.qkv(self.norm1(x)).chunk(3, dim=2))
+        """``x`` (B, n, width); ``past`` keys and values; gives the output and both with ``x`` behind.
+
+        The output is that of the last ``wanted``, (B, wanted, width).
+        """
+        query, key, value = last_queries(self.qkv, self.norm1(x), self.heads, wanted)
         if past is not None:
             key, value = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
-        x = x + self.out(attend(query, key, value, allowed))
+        first = x.shape[1] - wanted
+        x = x[:, first:]
+        if wanted == 0:
+            return x, (key, value)
+        x = x + self.out(attend(query, key, value, allowed[:, :, first:]))
         return x + self.mlp(self.norm2(x)), (key, value)
 
 
@@ -129,7 +155,7 @@ class SmallBackbone(nn.Module):
         self.width = self.key_width = config.token_width
         self.layer_count = config.token_layers
         self.text = TextEncoder(config)
-        self.word = nn.Linear(config.word_width, self.width)
+        self.word = Linear(config.word_width, self.width)
         self.state = StateTokens(config, self.width)
         sizes = [feature.shape[1:] for feature in config.image_features.values()]
         self.cameras = nn.ModuleList(CameraTokens(config, (size[0], size[1])) for size in sizes)
@@ -162,14 +188,26 @@ class SmallBackbone(nn.Module):
         return torch.cat(parts, dim=1)
 
     def run(
-        self, tokens: Tensor, present: Tensor, past: Cache | None, *, causal: bool
+        self,
+        tokens: Tensor,
+        present: Tensor,
+        past: Cache | None,
+        *,
+        causal: bool,
+        wanted: int | None = None,
     ) -> tuple[Tensor, Cache]:
-        """See :class:`Backbone`."""
+        """See :class:`Backbone`; the hidden states are those of the last ``wanted`` tokens, or of all.
+
+        What only others depend on is not computed.
+        """
         if past is not None:
             present = torch.cat([past.present, present], dim=1)
         allowed = allowed_keys(present, tokens.shape[1], causal=causal)
         kept = []
         for i, layer in enumerate(self.layers):
-            tokens, pair = cast(Layer, layer)(tokens, past.layers[i] if past is not None else None, allowed)
+            is_last = i == self.layer_count - 1
+            count = tokens.shape[1] if wanted is None or not is_last else wanted
+            before = past.layers[i] if past is not None else None
+            tokens, pair = cast(Layer, layer)(tokens, before, allowed, count)
             kept.append(pair)
         return self.norm(tokens), Cache(present, tuple(kept))

@@ -17,7 +17,7 @@ from pipeline.policy.gen3.action_learning import fit_to_table
 from pipeline.policy.gen3.action_tokens import FastTokens
 from pipeline.policy.modeling_gen3_vla import Gen3VLAPolicy
 from pipeline.policy.processor_gen3_vla import make_gen3_vla_pre_post_processors
-from tests.benchmarks.design_space_data import with_subtasks
+from tests.benchmarks.design_space_data import subtasks_of
 from tests.benchmarks.design_space_rows import ROWS, SUBTASKS
 from tests.pipeline.gen3.choices import CHOICES, CHUNK, small_config, small_policy
 from tests.policy_tables import random_table
@@ -61,17 +61,13 @@ def test_chunks_of_another_shape_are_refused() -> None:
         small_policy(**CHOICES["fast"]).fit_actions(torch.zeros(5, CHUNK + 1, 7))
 
 
-def test_episodes_cut_at_the_grasp_have_the_same_frames() -> None:
+def test_the_second_sub_task_begins_where_the_gripper_first_closes() -> None:
     action = TABLE.action.copy()
     action[:, -1] = 0.0
-    action[10:40, -1] = 1.0
-    table = replace(TABLE, action=action)
-    cut = with_subtasks(table)
-    assert cut.lengths.tolist() == [10, 30, 30]
-    assert [task.split(": ")[-1] for task in cut.tasks] == [SUBTASKS[0], SUBTASKS[1], SUBTASKS[0]]
-    rows = np.array([0, 9, 10, 39, 40, 69])
-    np.testing.assert_array_equal(cut.images(rows), table.images(rows))
-    assert cut.action_chunks(np.array([9]), 3)[1].tolist() == [[False, True, True]]
+    action[10:20, -1] = 1.0  # of the first episode's 40 frames; it opens again
+    found = subtasks_of(replace(TABLE, action=action))
+    assert found.names == tuple(SUBTASKS)
+    assert found.codes.tolist() == [0] * 10 + [1] * 30 + [0] * 30
 
 
 def test_every_row_of_the_benchmark_can_be_built_and_names_another() -> None:

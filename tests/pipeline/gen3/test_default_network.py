@@ -27,7 +27,7 @@ SINCE = {
     *("backbone", "action_head", "training", "backbone_tokens", "conditioning", "bridge", "state_input"),
     *("history", "indicator_input", "subtasks", "vlm", "vlm_dtype", "pretrained_backbone", "token_weight"),
     *("subtask_weight", "gripper_weight", "action_bins", "fast_scale", "fast_vocabulary", "fast_merges"),
-    *("token_width", "token_layers", "token_heads", "pool_queries"),
+    *("token_width", "token_layers", "token_heads", "pool_queries", "gradient_checkpointing"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Cached frames to what a backbone's image tower takes: on the device, a batch at a time."""
+"""Frames to what a backbone's image tower takes, on the device, and what it makes of them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.errors import InputError
+from pipeline.vlm.prompts import Family
 
 # Pillow's codes, which preprocessor configurations use, to torch's names. Torch has no Lanczos (1);
 # Transformers' own tensor preprocessing takes bicubic for it, too.
@@ -41,8 +42,12 @@ class ImagePreparation(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """``(B, cameras, S, S, 3)`` uint8 RGB to ``(B, cameras, 3, side, side)`` float32, normalised."""
         pixels = images.flatten(0, 1).permute(0, 3, 1, 2).float()
-        size = pixels.shape[-1]
-        if size != self.side:
+        return self.prepared(pixels).unflatten(0, images.shape[:2])
+
+    def prepared(self, pixels: Tensor) -> Tensor:
+        """``(N, 3, H, W)`` float32 in 0..255 to ``(N, 3, side, side)`` float32, normalised."""
+        size = max(pixels.shape[-2:])
+        if pixels.shape[-2:] != (self.side, self.side):
             smooth = self.mode != "nearest"
             pixels = functional.interpolate(
                 pixels,
@@ -53,5 +58,23 @@ class ImagePreparation(nn.Module):
             )
             if self.mode == "bicubic":
                 pixels = pixels.clamp_(0, 255)  # it overshoots at edges; Pillow cuts that off
-        pixels = pixels.mul(self.factor).sub_(self.offset)
-        return pixels.unflatten(0, images.shape[:2])
+        return pixels.mul(self.factor).sub_(self.offset)
+
+
+def image_features(model: Any, pixels: Tensor, family: Family) -> Tensor:
+    """Every image's tokens, one after the other, ``(B * images * places, width)``.
+
+    ``pixels``: ``(B, images, 3, side, side)``; ``model``: the backbone.
+    """
+    images = pixels if family.images_per_prompt else pixels.flatten(0, 1)
+    features = model.get_image_features(pixel_values=images).pooler_output
+    whole = features if isinstance(features, Tensor) else torch.cat(list(features))
+    return whole.reshape(-1, whole.shape[-1])
+
+
+@torch.no_grad()
+def image_places(model: Any, family: Family) -> int:
+    """How many tokens of the prompt one image takes, found out by showing the tower one."""
+    side = int(model.config.vision_config.image_size)
+    pixels = torch.ones(1, 1, 3, side, side, device=model.device, dtype=model.dtype)
+    return len(image_features(model, pixels, family))

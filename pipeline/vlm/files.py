@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline.errors import InputError
-from value_model.value_network import one_line
-from value_model.vlm_config import VlmNetworkConfig
+from pipeline.errors import InputError, one_line
 
+_WEIGHTS = "*.safetensors"
 # What decides a backbone's outputs: weights, shapes, tokenizer and preprocessing. A model card does not.
-_DIGESTED = ("*.safetensors", "*.json", "*.model", "*.txt")
+_DIGESTED = (_WEIGHTS, "*.json", "*.model", "*.txt")
+_OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf")
 _CHUNK_BYTES = 1 << 22
 
 
@@ -33,31 +33,33 @@ class Backbone:
     image_processor: Any
 
 
-def find_backbone(config: VlmNetworkConfig) -> Path:
-    """The folder of the backbone; one of the Hub is downloaded first if ``config`` allows that.
+def find_backbone(name: str, *, allow_download: bool = False, weights: bool = True) -> Path:
+    """The folder of the backbone ``name``: a folder, or the id of a checkpoint on the Hugging Face Hub.
 
-    Raises ``InputError`` where there is none, or where files are missing in it.
+    One of the Hub is fetched with ``allow_download``, and without it is found where it was fetched before.
+    ``weights``: whether they have to be there. Raises ``InputError`` where there is none, or where files are
+    missing in it.
     """
-    folder = Path(config.backbone)
+    folder = Path(name)
     if not folder.is_dir():
-        folder = _download(config)
+        folder = _from_hub(name, allow_download)
     needed = {
         "config.json": ("config.json",),
-        "weights (*.safetensors)": ("*.safetensors",),
+        **({"weights (*.safetensors)": (_WEIGHTS,)} if weights else {}),
         "a tokenizer": ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json"),
         "preprocessor_config.json": ("preprocessor_config.json", "processor_config.json"),
     }
-    for name, patterns in needed.items():
-        if not any(path.is_file() for pattern in patterns for path in folder.glob(pattern)):
-            raise InputError(f"the backbone {folder} lacks {name}: copy the checkpoint there again, whole")
+    for what, patterns in needed.items():
+        if not _has(folder, *patterns):
+            raise InputError(f"the backbone {folder} lacks {what}: copy the checkpoint there again, whole")
     return folder
 
 
-def checked_digest(folder: Path, config: VlmNetworkConfig) -> str:
+def checked_digest(folder: Path, expected: str = "", of: str = "this model") -> str:
     """SHA-256 of the backbone's files, hexadecimal.
 
-    Raises ``InputError`` where ``config`` names another: what was trained on one backbone means nothing
-    on another.
+    Raises ``InputError`` where it is not the one that is ``expected``, unless that is empty: what was trained
+    on one backbone means nothing on another. ``of``: what was trained, for the message.
     """
     files = sorted({path for pattern in _DIGESTED for path in folder.glob(pattern) if path.is_file()})
     whole = hashlib.sha256()
@@ -65,10 +67,10 @@ def checked_digest(folder: Path, config: VlmNetworkConfig) -> str:
         stat = path.stat()
         whole.update(f"{path.name}\0{_digest_of(path, stat.st_size, stat.st_mtime_ns)}\n".encode())
     digest = whole.hexdigest()
-    if config.backbone_digest not in ("", digest):
+    if expected not in ("", digest):
         raise InputError(
-            f"the backbone {folder} is not the one that this value model was trained on (digest "
-            f"{digest[:12]}, not {config.backbone_digest[:12]}): put that one back, or train again"
+            f"the backbone {folder} is not the one that {of} was trained on (digest "
+            f"{digest[:12]}, not {expected[:12]}): put that one back, or train again"
         )
     return digest
 
@@ -83,22 +85,26 @@ def _digest_of(path: Path, size: int, modified_ns: int) -> str:
     return content.hexdigest()
 
 
-def load_backbone(folder: Path, dtype: torch.dtype) -> Backbone:
+def load_backbone(folder: Path, dtype: torch.dtype, *, weights: bool = True) -> Backbone:
     """The backbone in ``folder`` with its weights in ``dtype``, on the CPU, in evaluation mode.
 
-    Never runs code from the folder, and reads safetensors only. Raises ``InputError`` in one line for
-    files that cannot be read or that do not fit each other.
+    Without ``weights`` a folder that has none gives random ones, from torch's global generator: whoever asks
+    for that loads a checkpoint's over them. Never runs code from the folder, and reads safetensors only.
+    Raises ``InputError`` in one line for files that cannot be read or that do not fit each other.
     """
     from transformers import AutoConfig, AutoImageProcessor
 
     # Without the second, Transformers would ask on the terminal whether to run a folder's own code.
     only: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    random = not weights and not _has(folder, _WEIGHTS)
+    if random and _has(folder, *_OTHER_WEIGHTS):
+        raise InputError(f"the backbone {folder} has its weights in another format: save them as safetensors")
     try:
         json.loads((folder / "config.json").read_text())
         with quiet_transformers():
             shape = AutoConfig.from_pretrained(folder, **only)
             _check_image_tower(folder, shape)
-            model, missing = _load_model(folder, shape, dtype, only)
+            model, missing = _load_model(folder, shape, dtype, None if random else only)
             tokenizer = _load_tokenizer(folder, only)
             image_processor = AutoImageProcessor.from_pretrained(folder, **only)
     except InputError:
@@ -113,10 +119,22 @@ def load_backbone(folder: Path, dtype: torch.dtype) -> Backbone:
     return Backbone(model.eval(), tokenizer, image_processor)
 
 
+def model_type(folder: Path) -> str:
+    """What Transformers calls the kind of model in ``folder``; empty where its ``config.json`` says nothing.
+
+    Raises ``InputError`` where that cannot be read.
+    """
+    try:
+        document = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"the backbone {folder} cannot be loaded: {one_line(error)}") from error
+    return str(document.get("model_type", "")) if isinstance(document, dict) else ""
+
+
 def _load_model(
-    folder: Path, shape: Any, dtype: torch.dtype, only: dict[str, Any]
+    folder: Path, shape: Any, dtype: torch.dtype, only: dict[str, Any] | None
 ) -> tuple[nn.Module, list[str]]:
-    """The model and the names of the weights that are in none of its files."""
+    """The model and the names of the weights that are in none of its files; ``None``: random weights."""
     from transformers import AutoModel, AutoModelForImageTextToText
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
@@ -124,9 +142,12 @@ def _load_model(
     # checkpoints from before Transformers 4.52 understood.
     generative = shape.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
     if shape.model_type == "siglip":
-        # The image head pools the patches into one vector; the value network reads them one by one.
+        # The image head pools the patches into one vector; here they are read one by one.
         shape.vision_config.vision_use_head = False
     loader: Any = AutoModelForImageTextToText if generative else AutoModel
+    if only is None:
+        # Made in ``dtype``, not cast to it: that would round the rotary frequencies, too.
+        return loader.from_config(shape, dtype=dtype, trust_remote_code=False).base_model, []
     whole, info = loader.from_pretrained(
         folder, config=shape, dtype=dtype, use_safetensors=True, output_loading_info=True, **only
     )
@@ -153,19 +174,22 @@ def _check_image_tower(folder: Path, shape: Any) -> None:
         )
 
 
-def _download(config: VlmNetworkConfig) -> Path:
-    if not config.allow_download:
-        raise InputError(
-            f"the backbone {config.backbone} is gone: put the folder back, or, where this is an id on the "
-            "Hugging Face Hub, use --allow-download (allow_download = true in recap.toml)"
-        )
+def _has(folder: Path, *patterns: str) -> bool:
+    return any(path.is_file() for pattern in patterns for path in folder.glob(pattern))
+
+
+def _from_hub(name: str, allow_download: bool) -> Path:
     from huggingface_hub import snapshot_download
 
+    patterns = list(_DIGESTED)
     try:
-        return Path(snapshot_download(config.backbone, allow_patterns=list(_DIGESTED)))
+        return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=not allow_download))
     except Exception as error:  # network, credentials, names: one line each, whatever their type
+        if allow_download:
+            raise InputError(f"the backbone {name} could not be downloaded: {one_line(error)}") from error
         raise InputError(
-            f"the backbone {config.backbone} could not be downloaded: {one_line(error)}"
+            f"the backbone {name} is not on this machine: put its folder there, or, where this is an id on "
+            "the Hugging Face Hub, use --allow-download (allow_download = true in recap.toml)"
         ) from error
 
 
