@@ -13,7 +13,8 @@ export PYTHON
 # Where this is set, every process compiles every module it imports anew: seconds each, for torch alone.
 unexport PYTHONDONTWRITEBYTECODE
 
-BENCHMARKS = $(sort $(basename $(notdir $(shell grep -l '__main__' tests/benchmarks/*.py 2>/dev/null))))
+# Not gpu_policy, which needs a GPU: python -m tests.benchmarks.gpu_policy
+BENCHMARKS = $(filter-out gpu_policy,$(sort $(basename $(notdir $(shell grep -l '__main__' tests/benchmarks/*.py 2>/dev/null)))))
 
 help:  ## say what each target does
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -45,7 +46,7 @@ check: $(VENV)/.python-stamp  ## ruff, mypy and the import rules, on all of our 
 	@$(BIN)/mypy -p tools
 	@$(BIN)/lint-imports
 
-bench: setup  ## every benchmark (ARGS=--quick: under a minute each)
+bench: setup  ## every benchmark (ARGS=--quick: small ones)
 	@failed=""; for name in $(BENCHMARKS); do \
 	    echo "== $$name"; \
 	    $(BIN)/python -m tests.benchmarks.$$name $(ARGS) || failed="$$failed $$name"; \

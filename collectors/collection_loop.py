@@ -229,6 +229,7 @@ class _Episode:
             command = self.still() if wanted is None else action_to_dict(wanted)
             log.starved_steps += wanted is None
             log.replanning_steps += self.replanning
+            log.empty_run = 0 if wanted is not None else log.empty_run + (not self.replanning)
         sent = self.send(command)
         if changed and person_drives:
             log.take_overs += 1

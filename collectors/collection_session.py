@@ -30,7 +30,7 @@ from collectors.policy_thread import Planner, PolicyFailed, RunAhead
 from collectors.recording import Closer, record_episode
 from collectors.session_course import Course, Turn
 from collectors.session_reset import KeyQueue, Reset
-from collectors.session_screen import end_words, lost_words, snapshot_of
+from collectors.session_screen import end_words, lost_words, snapshot_of, starving_words
 from collectors.session_settings import KeptEpisode, SessionSettings, SessionSummary, new_episode_info
 from collectors.telemetry import UPDATES_PER_S, NoTelemetry, Phase, Telemetry, TelemetryFeed
 from pipeline.episode_file import EpisodeWriter
@@ -133,13 +133,16 @@ class _Session:
         )
 
     def run(self) -> None:
-        while self.next_turn() is not None:
+        while self.next_turn() is not None or (self.course is not None and self.course.last() is not None):
             self.check_files()
             if not self.reset.wait_for_start(self.settings.auto_start_s):
                 break
             self.check_files()
             turn = self.next_turn()  # once more: what was said of the last episode may have changed it
-            assert turn is not None  # or judge would have ended the wait
+            if turn is None:
+                break  # the last one's outcome stays as it was said
+            if self.course is not None:
+                self.course.began()
             if self.prepare is not None:
                 self.prepare(turn.scene)
             if self.policy is not None and not self.plan_ahead(self.policy, turn.scene):
@@ -167,7 +170,6 @@ class _Session:
         """What the person says between two episodes about the last one."""
         assert self.course is not None  # without one nobody asks
         self.say(self.course.judge(key, self.closer.submit))
-        self.reset.stop_asked = self.reset.stop_asked or self.course.turn() is None
 
     def plan_ahead(self, policy: RunAhead, scene: int) -> bool:
         """Whether the policy has its first actions, so that the episode does not begin with a wait."""
@@ -190,8 +192,7 @@ class _Session:
 
     def record(self) -> None:
         info = new_episode_info(self.settings, self.robot, has_policy=self.policy is not None)
-        self.episode_id = info.id
-        self.dropped = 0
+        self.episode_id, self.dropped = info.id, 0
         self.log = EpisodeLog(gripper_target=self.reset.gripper_target)
         self.say("")
         try:
@@ -218,17 +219,15 @@ class _Session:
 
     def take_result(self, episode_id: str, summary: EpisodeSummary) -> None:
         """Counts the episode, tells the operator what was unusual, and notes an arm or policy that failed."""
-        number, words = self.number, end_words(self.number, episode_id, summary)
-        self.episode_id = None
-        self.number = number + 1
+        words = end_words(self.number, episode_id, summary)
+        self.episode_id, self.number = None, self.number + 1
         if summary.end is End.DISCARDED and self.course is None:
             self.discarded += 1
         elif summary.steps:
-            before = len(self.problems)
-            self.keep(episode_id, summary)
+            told = self.keep(episode_id, summary)
             if self.course is not None:
                 words = self.course.ended(episode_id, summary, self.closer.submit)
-            words = "; ".join([words, *self.problems[before:]])
+            words = "; ".join([words, *told])
         if summary.end in (End.ARM_STOPPED, End.EMERGENCY_STOP):
             self.reset.arm_stopped(summary.why or "emergency stop by the operator")
         elif summary.end is End.POLICY_FAILED:
@@ -239,11 +238,12 @@ class _Session:
             words = f"{self.policy_problem(why)}; {words}"
         self.say(words)
 
-    def keep(self, episode_id: str, summary: EpisodeSummary) -> None:
-        """Counts an episode that is in its file, and notes what it lost or waited for."""
+    def keep(self, episode_id: str, summary: EpisodeSummary) -> list[str]:
+        """Counts an episode that is in its file, and notes what it lost or waited for; what to tell of it."""
         self.kept.append(KeptEpisode(episode_id, summary, self.dropped, tuple(self.log.cameras_lost)))
-        for line in lost_words(episode_id, summary, self.log, self.dropped):
-            self.note_problem(line)
+        lost, starved = lost_words(episode_id, self.log, self.dropped), starving_words(episode_id, summary)
+        self.problems += [*lost, *starved]
+        return lost if self.course is not None else [*lost, *starved]  # a slow policy could be told by it
 
     def policy_problem(self, why: str) -> str:
         """Notes it; the words for now: why may name the policy, which a course's person is not to know."""
@@ -283,12 +283,12 @@ class _Session:
             self.log,
             episode=self.number,
             episode_id=self.episode_id,
-            done=len(self.kept),
+            kept=self.kept,
             dropped=self.dropped,
             stopped=self.reset.stopped,
             disk_free_bytes=self.disk.free_bytes,
-            last_mark=self.kept[-1].summary.mark if self.kept else None,
             message="\n".join(dict.fromkeys(filter(None, lines))),
+            course=self.course,
         )
         self.feed.put(state, observation)
 

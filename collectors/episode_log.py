@@ -35,7 +35,8 @@ class EpisodeSummary:
     ``take_overs`` counts the times that a person took over from the policy; ``seconds`` is robot time.
     ``why`` says more of an ``end`` that was not asked for. ``stop_asked``: the operator wants no more
     episodes. ``starved_steps``: the policy drove but had no action, and the arm was held still;
-    ``replanning_steps`` of them came after a person had let go, or a pause, where the plan was dropped.
+    ``replanning_steps`` of them came after a person had let go, or a pause, where the plan was dropped;
+    ``failing_steps`` at the end, before a policy that failed was known to have.
     """
 
     steps: int
@@ -49,6 +50,7 @@ class EpisodeSummary:
     stop_asked: bool = False
     starved_steps: int = 0
     replanning_steps: int = 0
+    failing_steps: int = 0
     pace: PaceReport = field(default_factory=PaceReport)
     plans: PlanReport | None = None
 
@@ -60,7 +62,7 @@ class EpisodeSummary:
     @property
     def empty_queue_steps(self) -> int:
         """For how many steps the policy should have had an action and had none: it was too slow."""
-        return self.starved_steps - self.replanning_steps
+        return self.starved_steps - self.replanning_steps - self.failing_steps
 
 
 @dataclass
@@ -73,6 +75,7 @@ class EpisodeLog:
     intervention_steps: int = 0
     starved_steps: int = 0
     replanning_steps: int = 0  # of these; see EpisodeSummary
+    empty_run: int = 0  # starved steps, not of replanning, since the policy gave its last action
     stop_asked: bool = False
     end: End | None = None
     why: str | None = None
@@ -139,6 +142,7 @@ class EpisodeLog:
             stop_asked=self.stop_asked,
             starved_steps=self.starved_steps,
             replanning_steps=self.replanning_steps,
+            failing_steps=self.empty_run if end is End.POLICY_FAILED else 0,
             pace=self.pace or PaceReport(),
             plans=self.plans,
         )

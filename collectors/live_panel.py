@@ -39,6 +39,7 @@ _BANNERS: dict[Phase, tuple[str, str, str]] = {
     ),
     Phase.ENDED: ("ENDED", "bold white on grey37", "the session is over"),
 }
+ALONE = "NOBODY CAN TAKE OVER (SPACE stops the arm)"
 _DRIVER_STYLES: dict[Source | None, str] = {
     Source.POLICY: "bold white on rgb(0,95,135)",
     Source.INTERVENTION: "bold white on dark_magenta",
@@ -75,7 +76,7 @@ def panel(snapshot: Snapshot, key_help: str) -> RenderableType:
         Padding(_condition(snapshot), (1, 1)),
     ]
     if snapshot.phase is not Phase.ENDED:
-        rows += [Rule(style="grey37"), Padding(_keys(snapshot.phase, key_help), (0, 1))]
+        rows += [Rule(style="grey37"), Padding(_keys(snapshot, key_help), (0, 1))]
     return Panel(
         Group(*rows), title=Text(f" {snapshot.task} ", style="bold default"), padding=0, border_style="grey50"
     )
@@ -131,8 +132,10 @@ def _banner(snapshot: Snapshot) -> RenderableType:
     word, style, hint = _BANNERS[snapshot.phase]
     if snapshot.phase is Phase.RUNNING:
         style = _DRIVER_STYLES.get(snapshot.driver, style)
-        hint = driver_words(snapshot)
+        hint = driver_words(snapshot) + ("" if snapshot.can_take_over else f" · {ALONE}")
         word = f"{word}  episode {snapshot.episode}  {_clock(snapshot.seconds)}"
+    if snapshot.phase is Phase.WAITING and not snapshot.can_take_over:
+        hint = f"{ALONE} · ENTER starts"
     row = Table.grid(expand=True, padding=(0, 2))
     row.add_column(no_wrap=True)
     row.add_column(justify="right")
@@ -220,9 +223,12 @@ def _condition(snapshot: Snapshot) -> RenderableType:
     return Group(*lines)
 
 
-def _keys(phase: Phase, key_help: str) -> Text:
+def _keys(snapshot: Snapshot, key_help: str) -> Text:
     """The key help, line by line."""
-    return Text("\n").join(_line_of_keys(phase, line) for line in key_help.splitlines())
+    help_ = Text("\n").join(_line_of_keys(snapshot.phase, line) for line in key_help.splitlines())
+    if snapshot.can_correct:
+        help_.append(" · ", style="grey37").append("s f d", style="bold cyan").append(" correct the last")
+    return help_
 
 
 def _line_of_keys(phase: Phase, key_help: str) -> Text:

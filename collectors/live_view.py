@@ -19,7 +19,7 @@ from typing import Any, Self
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from collectors.live_panel import driver_words, free_disk, panel, problems, progress_words
+from collectors.live_panel import ALONE, driver_words, free_disk, panel, problems, progress_words
 from collectors.operator_keys import KEY_HELP
 from collectors.telemetry import Phase, Snapshot
 
@@ -109,6 +109,8 @@ def _events(before: Snapshot | None, now: Snapshot) -> list[str]:
     present = problems(now)
     lines += [f"WARNING: {problem}" for problem in present if problem not in known]
     lines += [f"over: {problem}" for problem in known if problem not in present]
+    if before is None and not now.can_take_over:
+        lines.append(ALONE)
     if before is None or now.phase is not before.phase or now.episode != before.episode:
         of_wanted = "" if now.wanted is None else f" of {now.wanted}"
         where = f"episode {now.episode}, {now.done}{of_wanted} kept"

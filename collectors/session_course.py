@@ -62,6 +62,14 @@ class Course(Protocol):
         """Why the next episode cannot be started yet, ``None`` where it can."""
         ...
 
+    def began(self) -> None:
+        """Takes note that the next episode was asked for: no word is about the one before any more."""
+        ...
+
+    def last(self) -> str | None:
+        """The id of the episode before, as long as a word is about it; ``None``: there is none."""
+        ...
+
     def ended(self, episode_id: str, summary: EpisodeSummary, submit: Submit) -> str:
         """Takes note of an episode that is kept; what it came to, in words."""
         ...

@@ -43,7 +43,8 @@ class Snapshot:
     first step), ``wanted_rate_hz`` the one set. ``driver`` is who chose the latest action, ``None`` when
     nobody did; ``subtask`` is what the policy said that it does. ``limits`` and ``stopped`` are the arm's
     own words; ``lost_cameras`` maps a camera to why, ``lost_device`` says why the operator's device gives
-    no input.
+    no input. ``can_take_over``: there is such a device. ``can_correct``: a key would say how the episode
+    before went.
     """
 
     phase: Phase
@@ -68,6 +69,8 @@ class Snapshot:
     disk_free_bytes: int = 0
     last_mark: Outcome | None = None
     message: str = ""
+    can_take_over: bool = True
+    can_correct: bool = False
 
 
 class Telemetry(Protocol):

@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.episode import CAMERAS
 from pipeline.errors import InputError
-from workflows.labelled_subtasks import FROM_LABELS, OPTION, with_any_name
+from workflows.labelled_subtasks import OPTION, says_from_labels, with_any_name
 from workflows.settings import LoopSettings, PolicySettings
 from workflows.step_recipe import ExternalInput
 from workflows.step_result import StepResult
@@ -76,7 +76,7 @@ def _require_same(policy: PolicySettings, manifest: Mapping[str, Any]) -> None:
             + ("take type out" if stored == PolicySettings().type else f'set type = "{stored}"')
         )
     wanted = json.loads(json.dumps(dict(policy.options)))
-    if wanted.get(OPTION) == FROM_LABELS and options.get(OPTION):
+    if says_from_labels(wanted.get(OPTION)) and options.get(OPTION):
         # The labels of its own training gave it names, which it keeps.
         wanted[OPTION] = options[OPTION]
     different = sorted(

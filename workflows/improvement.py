@@ -19,7 +19,7 @@ from pipeline.workspace import Workspace
 from workflows.base_policy import require_base_policy
 from workflows.comparison import PairedDifference, Performance, performance
 from workflows.gpu_share import require_workers
-from workflows.labelled_subtasks import names_of, subtask_problems
+from workflows.labelled_subtasks import names_of, subtask_problems, trained_rows
 from workflows.ledger import Champion, Ledger
 from workflows.loop_graph import BASE, CANDIDATE, CHAMPION, LoopGraph, TurnSteps
 from workflows.promotion import compared
@@ -152,7 +152,7 @@ def improve(loop: Loop, episode_ids: Sequence[str], base: StepResult) -> TurnRes
     """
     snapshot = freeze_labels(loop.workspace, episode_ids)
     require_both_outcomes(snapshot)
-    for line in subtask_problems(snapshot.rows, names_of(base.path / CHECKPOINT)):
+    for line in subtask_problems(trained_rows(snapshot.rows), names_of(base.path / CHECKPOINT)):
         _LOG.warning("%s", line)
     graph, turn, iteration, stands = plan_turn(loop.graph, loop.workspace, loop.ledger, snapshot, base)
     reference = add_champion(graph, loop.runner.store, loop.ledger, turn, base, iteration)

@@ -13,25 +13,33 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError
-from pipeline.frame_subtasks import labelled_names, marked_subtasks, segment_faults
+from pipeline.frame_subtasks import marked_subtasks, segment_faults
 from pipeline.label_snapshot import SnapshotRow
 from pipeline.subtask_prompts import subtask_name
 from workflows.json_documents import read_json
+from workflows.snapshot_table import snapshot_outcomes
 
 FROM_LABELS = "from labels"
 OPTION = "subtasks"
 
 
-def with_names(options: Mapping[str, Any], rows: Sequence[SnapshotRow]) -> dict[str, Any]:
-    """A new policy's options with the labelled names where they say ``FROM_LABELS``.
+def trained_rows(rows: Sequence[SnapshotRow]) -> list[SnapshotRow]:
+    """Of a snapshot's episodes those that a training on labelled ones learns from."""
+    outcomes = snapshot_outcomes(rows)
+    return [row for row in rows if outcomes[row.episode_id] is not None]
 
-    Raises ``InputError`` where nobody marked a segment of any of its sub-tasks: a policy that never learned
-    to predict them would act on what it makes up.
+
+def with_names(options: Mapping[str, Any], rows: Sequence[SnapshotRow]) -> dict[str, Any]:
+    """A new policy's options with the labelled names where they say ``FROM_LABELS``; ``rows`` that train.
+
+    Names of which no frame is left, since others claim them all, are none. Raises ``InputError`` where there
+    is no frame of any of its sub-tasks: a policy that never learned to predict them would act on what it
+    makes up.
     """
     wanted = options.get(OPTION)
-    names = labelled_names(rows)
-    if wanted == FROM_LABELS:
-        wanted, of = list(names), ""
+    names = [name for name, frames in marked_subtasks(rows).counts().items() if frames]
+    if says_from_labels(wanted):
+        wanted, of = names, ""
     elif wanted and isinstance(wanted, list | tuple):
         of = f" of {', '.join(map(str, wanted))}"
     else:
@@ -46,7 +54,12 @@ def with_names(options: Mapping[str, Any], rows: Sequence[SnapshotRow]) -> dict[
 
 def with_any_name(options: Mapping[str, Any]) -> dict[str, Any]:
     """The same before the labels are read: to find out whether a policy takes the rest of its options."""
-    return {**options, OPTION: [FROM_LABELS]} if options.get(OPTION) == FROM_LABELS else dict(options)
+    return {**options, OPTION: [FROM_LABELS]} if says_from_labels(options.get(OPTION)) else dict(options)
+
+
+def says_from_labels(wanted: Any) -> bool:
+    """Whether that value of the option is ``FROM_LABELS``, whatever its case."""
+    return isinstance(wanted, str) and subtask_name(wanted) == FROM_LABELS
 
 
 def names_of(folder: Path) -> list[str]:
@@ -58,7 +71,10 @@ def names_of(folder: Path) -> list[str]:
 
 
 def subtask_lines(rows: Sequence[SnapshotRow], known: Sequence[str]) -> list[str]:
-    """What a training on these episodes makes of their segments, for a policy that predicts ``known``."""
+    """What a training on these episodes makes of their segments, for a policy that predicts ``known``.
+
+    ``rows`` are those that train.
+    """
     found = marked_subtasks(rows)
     if not known:
         if not found.names:
@@ -73,7 +89,7 @@ def subtask_lines(rows: Sequence[SnapshotRow], known: Sequence[str]) -> list[str
 
 
 def subtask_problems(rows: Sequence[SnapshotRow], known: Sequence[str]) -> list[str]:
-    """What a person should look at; nothing for a policy that predicts no sub-tasks."""
+    """What a person should look at in ``rows`` that train; nothing for who predicts no sub-tasks."""
     if not known:
         return []
     names, marked = {subtask_name(name) for name in known}, marked_subtasks(rows).counts()

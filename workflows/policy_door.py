@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from workflows.labelled_subtasks import (
     OPTION,
     names_of,
     subtask_lines,
+    trained_rows,
     with_any_name,
     with_names,
 )
@@ -30,6 +32,7 @@ from workflows.settings import FULL, LEARNING_RATES
 from workflows.step_code import TRAINING
 from workflows.step_recipe import ExternalInput, Step, files_below
 from workflows.step_store import StepResult, StepStore
+from workflows.turn_labels import freeze_labels
 from workflows.value_check import snapshot_path
 from workflows.value_graph import LoopStep
 
@@ -104,7 +107,12 @@ def workspace_step(workspace: Workspace, data: ConditionedData, config: DoorConf
     Where the option ``subtasks`` is ``from labels``, their names are those of the labels; ``InputError``
     where nobody marked any.
     """
-    config = replace(config, options=with_names(config.options, read_snapshot(data.snapshot)))
+    try:
+        options = with_names(config.options, trained_rows(read_snapshot(data.snapshot)))
+    except InputError as error:
+        told = "; ".join(["'recap label set --mark' marks them too", *labels_told(workspace, data)])
+        raise InputError(f"{error}; {told}") from error
+    config = replace(config, options=options)
     inputs: dict[str, Any] = {
         "workspace": ExternalInput(workspace.root, "workspace"),
         "snapshot": ExternalInput(data.snapshot, data.digest),
@@ -126,12 +134,29 @@ def dataset_step(dataset: Path, config: DoorConfig) -> Step:
     return _step(policy_door_steps.train_on_dataset, config, inputs, size, config.parameters(0.0))
 
 
+def labels_told(workspace: Workspace, data: ConditionedData) -> list[str]:
+    """A line where people said something else of these episodes since, which the training does not see.
+
+    Episodes that came in later do not count: which of them are learnt from, the next advantages say.
+    """
+    if not workspace.labels_path.exists():
+        return []  # opening them would make a new store
+    rows = read_snapshot(data.snapshot)
+    here = {entry.id for entry in workspace.list_episodes()}
+    known = [row.episode_id for row in rows if row.episode_id in here]
+    with tempfile.TemporaryDirectory() as aside:
+        now = freeze_labels(workspace, known, Path(aside)).rows
+    if list(now) == rows:
+        return []
+    return ["labels changed since these advantages: 'recap advantages' takes them in"]
+
+
 def subtasks_told(data: ConditionedData, step: Step, path: str | None) -> list[str]:
     """What the training makes of the segments that people marked; ``path``: weights to begin with."""
     known = step.parameters["training"]["policy_options"].get(OPTION)
     if known is None and path is not None:
         known = names_of(Path(path))
-    return subtask_lines(read_snapshot(data.snapshot), known or [])
+    return subtask_lines(trained_rows(read_snapshot(data.snapshot)), known or [])
 
 
 def require_dataset(dataset: Path) -> None:

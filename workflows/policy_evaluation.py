@@ -25,6 +25,7 @@ from workflows.comparison import (
 from workflows.evaluation import EvaluationConfig, evaluate, write_attempts
 from workflows.ledger import Champion, Ledger
 from workflows.progress import ProgressDisplay, reporter
+from workflows.promotion_looks import standings
 from workflows.step_files import CHECKPOINT, FILM_FILE
 
 CHAMPION, BASE = "champion", "base"
@@ -64,6 +65,10 @@ def find_checkpoint(name: str, workspace: Workspace) -> NamedCheckpoint:
     if not folder.is_dir():
         raise InputError(f"{name} is neither {CHAMPION}, {BASE} nor a checkpoint's folder")
     full, label = _names(folder)
+    said = Path(name).name
+    if Path(name).is_symlink() and said not in full:
+        # A link has the name that its maker gave it, and leads to one that is a key.
+        full, label = f"{said} ({full})", said
     return NamedCheckpoint(full, folder, _asks(folder), label, recorded=name)
 
 
@@ -96,10 +101,17 @@ def figures(attempts: Sequence[Attempt]) -> dict[str, Any]:
 def difference(candidate: Sequence[Attempt], reference: Sequence[Attempt]) -> dict[str, Any]:
     """Candidate minus reference on the same starts, as plain JSON.
 
-    ``success_rate`` has Tango's interval for paired shares, ``p_value`` is one-sided (bootstrap over starts)
-    for "no more successes per hour". Raises ``InputError`` where the starts differ.
+    ``success_rate`` has Tango's interval for paired shares. ``p_value`` is one-sided, for "no more successes
+    per hour", by the sign-swap test of :mod:`workflows.promotion_looks`, looked at once. Of ``telling``
+    starts that tell the two apart not even all one way can come to less than ``2 ** -telling``: where that
+    is above the significance they are ``too_few`` to judge, nothing is better, and what is resampled from so
+    few has no interval (``low`` and ``high`` are ``None``). Raises ``InputError`` where the starts differ.
     """
     found = paired_difference(candidate, reference)
+    (standing,) = standings(candidate, reference, [len(candidate)], SIGNIFICANCE)
+    telling = _telling(candidate, reference)
+    least = 0.5**telling
+    too_few = least > SIGNIFICANCE
     pairs = [(c.success, r.success) for c, r in zip(candidate, reference, strict=True)]
     gained, lost = pairs.count((True, False)), pairs.count((False, True))
     fewer = [c.interventions - r.interventions for c, r in zip(candidate, reference, strict=True)]
@@ -108,11 +120,25 @@ def difference(candidate: Sequence[Attempt], reference: Sequence[Attempt]) -> di
         "gained": gained,
         "lost": lost,
         "success_rate": asdict(paired_share(gained, lost, len(pairs))),
-        "successes_per_hour": asdict(found.successes_per_hour),
-        "interventions_per_episode": asdict(mean_difference(fewer)),
-        "p_value": found.p_value,
-        "better": found.p_value < SIGNIFICANCE,
+        "successes_per_hour": asdict(found.successes_per_hour) | (_NO_BOUNDS if too_few else {}),
+        "interventions_per_episode": asdict(mean_difference(fewer)) | (_NO_BOUNDS if too_few else {}),
+        "telling": telling,
+        "too_few": too_few,
+        "p_value": max(standing.p, least),  # random swaps may miss the least by a little
+        "better": standing.better and not too_few,
     }
+
+
+_NO_BOUNDS = {"low": None, "high": None}
+
+
+def _telling(candidate: Sequence[Attempt], reference: Sequence[Attempt]) -> int:
+    """How many starts tell the two apart: by success, or, where anything succeeded, by the time it took."""
+    any_success = any(attempt.success for attempt in (*candidate, *reference))
+    return sum(
+        c.success != r.success or (any_success and c.seconds != r.seconds)
+        for c, r in zip(candidate, reference, strict=True)
+    )
 
 
 def rows_of(named: Sequence[tuple[str, dict[str, Any]]]) -> list[tuple[str, ...]]:
@@ -136,8 +162,13 @@ def difference_lines(candidate: str, reference: str, found: dict[str, Any]) -> l
     """The comparison in words."""
     chance = f"one-sided p {max(found['p_value'], 0.001):.3f}"
     verdict = "better beyond chance" if found["better"] else "not shown to be better"
+    if found["too_few"]:
+        telling = found["telling"]
+        verdict = "too few starts to judge"
+        chance = f"{telling or 'none'} of them {'tells' if telling == 1 else 'tell'} the two apart"
+    starts = "start" if found["starts"] == 1 else f"{found['starts']} starts"
     return [
-        f"{candidate} against {reference} on the same {found['starts']} starts: {verdict} ({chance})",
+        f"{candidate} against {reference} on the same {starts}: {verdict} ({chance})",
         f"  solved that the other did not: {found['gained']}; the other way round: {found['lost']}",
         f"  success rate {interval(found['success_rate'], 100, ' points', signed=True)}, "
         f"successes per hour {interval(found['successes_per_hour'], signed=True)}",
@@ -145,11 +176,13 @@ def difference_lines(candidate: str, reference: str, found: dict[str, Any]) -> l
 
 
 def interval(
-    estimate: dict[str, float], scale: float = 1, unit: str = "", digits: int = 0, signed: bool = False
+    estimate: dict[str, Any], scale: float = 1, unit: str = "", digits: int = 0, signed: bool = False
 ) -> str:
-    """``value unit [low, high]``."""
-    found = Estimate(*(scale * estimate[key] for key in ("value", "low", "high")))
+    """``value unit [low, high]``; without the brackets where there is no interval."""
     sign = "+" if signed else ""
+    if estimate["low"] is None:
+        return f"{scale * estimate['value']:{sign}.{digits}f}{unit}"
+    found = Estimate(*(scale * estimate[key] for key in ("value", "low", "high")))
     value, low, high = (f"{x:{sign}.{digits}f}" for x in (found.value, found.low, found.high))
     return f"{value}{unit} [{low}, {high}]"
 
@@ -185,6 +218,12 @@ def film(
         )
         out.parent.mkdir(parents=True, exist_ok=True)
         write_file(out, Path(aside, FILM_FILE).read_bytes())
+
+
+def require_two(first: str, second: str, same: bool) -> None:
+    """Raises ``InputError`` where two policies that are to be compared are the same one."""
+    if same:
+        raise InputError(f"{first} and {second} are the same checkpoint: name two that differ")
 
 
 def tell_apart(checkpoints: Sequence[NamedCheckpoint]) -> list[NamedCheckpoint]:

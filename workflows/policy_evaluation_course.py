@@ -47,9 +47,14 @@ def facts_of(plan: EvaluationPlan, attempt: PlannedAttempt) -> dict[str, Any]:
 
 
 def outcome_of(end: End, mark: str | None) -> str | None:
-    """What an attempt came to by itself: a key pressed, or its time over; ``None``: somebody has to say."""
+    """What an attempt came to by itself: a key pressed, or its time over; ``None``: somebody has to say.
+
+    After a stop always: a mark made in the same moment was not made looking at how it ended.
+    """
     if end is End.DISCARDED:
         return EXCLUDE
+    if end in (End.EMERGENCY_STOP, End.ARM_STOPPED):
+        return None
     if mark is not None:
         return mark
     return FAILURE if end is End.TIME else None
@@ -74,15 +79,18 @@ class EvaluationCourse:
         done: Collection[PlannedAttempt],
         tried: Collection[PlannedAttempt],
         label: Label,
+        begin: Callable[[], None] = lambda: None,
     ) -> None:
         """``done`` attempts are not run again, ``tried`` ones were begun at least once.
 
-        ``label`` is called in the background, when the episode's file is finished.
+        ``label`` is called in the background, when the episode's file is finished; ``begin`` before the first
+        attempt of this session.
         """
         self.planners = planners
         self._plan, self._attempts, self._label = plan, plan.attempts, label
         self._done, self._tried = set(done), set(tried)
         self._last: _Last | None = None
+        self._begin: Callable[[], None] | None = begin
 
     def turn(self) -> Turn | None:
         """The first attempt of the plan that is not done."""
@@ -100,20 +108,36 @@ class EvaluationCourse:
     def words(self) -> str:
         """The question that is open, or how to lay out the scene."""
         refusal, attempt = self.refusal(), self._next()
-        if refusal is not None or attempt is None:
-            return refusal or ""
+        if refusal is not None:
+            return refusal
+        if attempt is None:
+            return "all attempts are done: S F D to correct the last, ENTER ends"
         place, again = "", attempt in self._tried
         if len(self._plan.policies) == 2:
             place = f", {('first', 'second')[attempt.place - 1]} of two"
-        scene = "lay out the scene"
+        task = self._plan.task(attempt.start)
+        scene = f"lay out the scene as for start {attempt.start}"
         if again or attempt.place == 2:
             scene = "put everything back as it was"
         where = f"start {attempt.start} of {self._plan.starts}{place}{', again' if again else ''}"
-        return f"{where}: {scene}, then ENTER"
+        other = attempt.start > 1 and task != self._plan.task(attempt.start - 1)
+        what = f"ANOTHER TASK: {task}" if other and attempt.place == 1 else task
+        return f"{where}: {what}; {scene}, then ENTER"
 
     def refusal(self) -> str | None:
         """Nothing goes on before it was said how the last attempt ended."""
         return _ASK if self._last is not None and self._last.outcome is None else None
+
+    def began(self) -> None:
+        """From now on a word is about the next attempt, also if nothing of that one can be kept."""
+        self._last = None
+        if self._begin is not None:
+            self._begin()
+            self._begin = None
+
+    def last(self) -> str | None:
+        """The attempt before, until the next one is begun."""
+        return None if self._last is None else self._last.episode_id
 
     def ended(self, episode_id: str, summary: EpisodeSummary, submit: Submit) -> str:
         """Labels the attempt by the key that ended it, or as a failure when its time was over."""
@@ -126,7 +150,7 @@ class EvaluationCourse:
         if self._last.outcome is not None:
             time_up = "time was up: " if summary.end is End.TIME else ""
             said = time_up + self._settle(self._last, submit)
-        return f"start {attempt.start}: {said}, after {summary.seconds:.1f} s"
+        return f"start {attempt.start}: {said}, after {summary.seconds:.1f} s ({episode_id})"
 
     def judge(self, key: OperatorKey, submit: Submit) -> str:
         """The person's word on the last attempt, also in place of an earlier one."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from pipeline.durable_files import write_file
 from pipeline.episode_names import is_safe_id
@@ -28,6 +29,7 @@ FOLDER = "evaluations"
 # be trained on, and no other evaluation must then be of the same scenes.
 FIRST_SCENE = 4_000_000_000
 MOST_STARTS = 10_000
+SEED_BITS = 32
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,15 @@ class PlannedPolicy:
     """One of the policies: as it was named, and what it really is.
 
     ``recorded`` is the name that its episodes keep; ``digest`` the SHA-256 of its folder, or of a policy
-    server's address and checkpoint name, of which no more is known.
+    server's address and checkpoint name, of which no more is known. ``folder`` is absolute, and empty for a
+    policy server: ``champion`` may be another one by the time that the evaluation goes on.
     """
 
     given: str
     recorded: str
     digest: str
     asked_for: Indicator | None
+    folder: str
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class EvaluationPlan:
     """What is run, and how. Contradictions raise ``InputError`` when it is built.
 
     ``id`` tells it from others of its name, ``seed`` decides the order. Start ``i``, from 1, is of
-    ``tasks[(i - 1) % len(tasks)]``.
+    ``tasks[(i - 1) % len(tasks)]``. ``person`` judges, unless another one goes on with it.
     """
 
     name: str
@@ -71,6 +75,7 @@ class EvaluationPlan:
     guidance: float | None
     id: str
     seed: int
+    person: str = ""
 
     def __post_init__(self) -> None:
         """Refuses what could not be run."""
@@ -104,7 +109,7 @@ class EvaluationPlan:
         A policy may be named in another way as long as it is the same.
         """
         for field in fields(self):
-            if field.name in ("id", "seed", "policies"):
+            if field.name in ("id", "seed", "policies", "person"):
                 continue
             mine, theirs = getattr(self, field.name), getattr(other, field.name)
             if mine != theirs:
@@ -130,12 +135,17 @@ class EvaluationPlan:
         known = dict(document)
         if known.pop("version") != VERSION:
             raise ValueError("of another version")
-        policies = tuple(PlannedPolicy(**policy) for policy in known.pop("policies"))
-        plan = cls(**{**known, "policies": policies, "tasks": tuple(known["tasks"])})
-        numbers = (plan.starts, plan.seed)
-        if not all(isinstance(n, int) for n in numbers) or not all(isinstance(t, str) for t in plan.tasks):
-            raise ValueError("of other types")
-        return plan
+        known.setdefault("person", "")
+        policies = tuple(PlannedPolicy(**policy) for policy in known["policies"])
+        for name, is_right in _RIGHT.items():
+            values = known[name] if name == "tasks" else [known[name]]
+            if not isinstance(values, list) or not all(map(is_right, values)):
+                raise ValueError(f"{name} is {known[name]!r:.60}")
+        for policy in policies:
+            texts = (policy.given, policy.recorded, policy.digest, policy.folder)
+            if not all(map(_is_text, texts)) or policy.asked_for not in (None, *get_args(Indicator)):
+                raise ValueError("a policy that is none")
+        return cls(**{**known, "policies": policies, "tasks": tuple(known["tasks"])})
 
 
 def plan_path(workspace: Workspace, name: str) -> Path:
@@ -163,7 +173,7 @@ def read_plan(workspace: Workspace, name: str) -> EvaluationPlan | None:
 
 def new_identity() -> tuple[str, int]:
     """A new plan's id and seed, which nobody knows beforehand."""
-    return secrets.token_hex(8), secrets.randbits(32)
+    return secrets.token_hex(8), secrets.randbits(SEED_BITS)
 
 
 def first_policies(seed: int, starts: int) -> list[int]:
@@ -179,6 +189,29 @@ def first_policies(seed: int, starts: int) -> list[int]:
     for rank, start in enumerate(ranked):
         firsts[start] = (rank + odd_one) % 2
     return firsts
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]  # a number, by its type
+
+
+_RIGHT: dict[str, Callable[[Any], bool]] = {
+    "name": _is_text,
+    "robot": _is_text,
+    "starts": lambda value: type(value) is int and 1 <= value <= MOST_STARTS,
+    "tasks": _is_text,
+    "max_seconds": lambda value: _is_number(value) and value > 0,
+    "rate_hz": lambda value: _is_number(value) and value > 0,
+    "guidance": lambda value: value is None or (_is_number(value) and value >= 0),
+    "id": _is_text,
+    "person": _is_text,
+    "seed": lambda value: type(value) is int and 0 <= value < 2**SEED_BITS,
+}
+"""Of each field of a plan's file, of ``tasks`` each entry: whether it can be what :meth:`save` wrote."""
 
 
 def _plain(value: object) -> str:

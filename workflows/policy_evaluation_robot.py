@@ -2,7 +2,7 @@
 
 Reads ``recap.toml``, the checkpoints, and ``evaluations/<name>.json`` where the evaluation was begun before;
 writes that file, an episode for every attempt, and its label. Everything that can be wrong is looked at
-before the arm moves. However it ends, by a kill too, the same command goes on at the next attempt.
+before the arm moves. However it ends, by a kill too, the command with that name goes on at the next attempt.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -27,7 +27,13 @@ from workflows.live_recording import NOBODY, LiveCourse, LiveOptions, device_of,
 from workflows.policy_evaluation import NamedCheckpoint
 from workflows.policy_evaluation_course import EvaluationCourse
 from workflows.policy_evaluation_plan import EvaluationPlan, plan_path, read_plan
-from workflows.policy_evaluation_wishes import RobotWishes, find_policies, is_served, make_plan
+from workflows.policy_evaluation_wishes import (
+    RobotWishes,
+    find_policies,
+    is_served,
+    make_plan,
+    person_of,
+)
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,7 @@ def evaluate_on_robot(
     stream = stream or sys.stdout
     site = load_site_config(workspace.config_path)
     known = read_plan(workspace, wishes.name)
+    person = person_of(site, wishes, known)
     policies = find_policies(workspace, wishes, known)
     plan = make_plan(workspace, site, wishes, known, policies)
 
@@ -80,14 +87,15 @@ def evaluate_on_robot(
         if not left:
             at_end(begun)
             return begun
-        plan.save(workspace)
         print(f"evaluation {plan.name}: {left} of {len(plan.attempts)} attempts to go", file=stream)
+        other = "" if wishes.person else "; --person says another"
+        print(f"what you say is kept under the name {person}{other}", file=stream)
 
         def load(stack: contextlib.ExitStack) -> EvaluationCourse:
-            return _course(workspace, site, wishes, begun, stack)
+            return _course(workspace, site, replace(wishes, person=person), begun, stack)
 
         course = LiveCourse(load, plan.scene, ended, stream)
-        record_live(workspace.root, _options(site, wishes, plan), course)
+        record_live(workspace.root, _options(site, replace(wishes, person=person), plan), course)
         return so_far()
 
 
@@ -117,7 +125,7 @@ def _course(
     """Loads the policies and opens the label store; ``stack`` closes what has to be closed."""
     from pipeline.policy.runner import PolicyRunner
 
-    plan, person = begun.plan, wishes.person or site.defaults.operator
+    plan = begun.plan
     planners: list[Any] = []
     for policy, found in zip(plan.policies, begun.policies, strict=True):
         if is_served(policy.given):
@@ -126,9 +134,10 @@ def _course(
             indicator = policy.asked_for
             planners.append(PolicyRunner(found.folder, indicator=indicator, guidance=plan.guidance))
     store = stack.enter_context(LabelStore(workspace.labels_path, rules=site.labels))
-    label = recorded.labels_to(store, workspace, plan, person)
+    label = recorded.labels_to(store, workspace, plan, wishes.person or site.defaults.operator)
     tried = [run.attempt for run in begun.runs]
-    return EvaluationCourse(plan, planners, recorded.done(begun.runs), tried, label)
+    done = recorded.done(begun.runs)
+    return EvaluationCourse(plan, planners, done, tried, label, begin=lambda: plan.save(workspace))
 
 
 @contextlib.contextmanager

@@ -34,7 +34,7 @@ from workflows.policy_evaluation_course import (
     outcome_of,
 )
 from workflows.policy_evaluation_plan import EvaluationPlan, PlannedAttempt
-from workflows.recorded_evaluation import attempt_of
+from workflows.recorded_evaluation import attempt_of, was_stopped
 from workflows.report_films import Clip, comparison_gif
 
 _FILM_FRAMES = 100  # of an attempt at most: a minute on the arm is then a film that can be sent around
@@ -124,8 +124,15 @@ def results(plan: EvaluationPlan, runs: Sequence[Run], names: Sequence[str]) -> 
     for number, (policy, name) in enumerate(zip(plan.policies, names, strict=True)):
         attempts = [run.as_attempt() for run in counted.values() if run.attempt.policy == number]
         tried = sum(run.attempt.policy == number for run in runs)
-        facts = {"name": name, "given": policy.given, "checkpoint": policy.recorded, "sha256": policy.digest}
-        facts |= {"asked_for": policy.asked_for, "left_out": tried - len(attempts)}  # type: ignore[dict-item]  # JSON
+        facts: dict[str, Any] = {
+            "name": name,
+            "given": policy.given,
+            "checkpoint": policy.recorded,
+            "sha256": policy.digest,
+        }
+        facts |= {"asked_for": policy.asked_for, "left_out": tried - len(attempts)}
+        stops = sum(run.attempt.policy == number and was_stopped(run.entry) for run in runs)
+        facts |= {"emergency_stops": stops}
         policies.append({**facts, "attempts": 0, **(figures(attempts) if attempts else {})})
     pairs = _pairs(counted)
     judges = Counter(run.annotator for run in counted.values() if run.annotator is not None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.errors import InputError
@@ -14,7 +14,13 @@ from pipeline.prompts import Indicator
 from pipeline.site_config import SIMULATED_ROBOT, SiteConfig
 from pipeline.workspace import Workspace
 from workflows.commands.live_options import require_known_task
-from workflows.policy_evaluation import CHAMPION, NamedCheckpoint, find_checkpoint, tell_apart
+from workflows.policy_evaluation import (
+    CHAMPION,
+    NamedCheckpoint,
+    find_checkpoint,
+    require_two,
+    tell_apart,
+)
 from workflows.policy_evaluation_plan import (
     EvaluationPlan,
     PlannedPolicy,
@@ -60,13 +66,24 @@ def is_served(policy: str) -> bool:
 def find_policies(
     workspace: Workspace, wishes: RobotWishes, known: EvaluationPlan | None
 ) -> tuple[NamedCheckpoint, ...]:
-    """The policies that are asked for, by default those of the plan, as they are now."""
+    """The policies that are asked for, by default those of the plan: of the same folders as it was made for.
+
+    Raises ``InputError`` for what is not there, and for options that a policy's server would not heed.
+    """
+    names = _given(wishes, known)
+    served = [name for name in names if is_served(name)]
+    if served and (wishes.asks or wishes.guidance is not None):
+        option = "--ask" if wishes.asks else "--guidance"
+        raise InputError(f"{served[0]}: its server decides what it is asked for; leave {option} out")
+    if len(set(served)) < len(served):
+        raise InputError(f"{served[0]} is given twice, and one server serves one policy: start another one")
     found = []
-    for given in _given(wishes, known):
+    for i, given in enumerate(names):
         if is_served(given):
             found.append(_served(given, wishes.token_file))
             continue
-        found.append(find_checkpoint(given, workspace))
+        planned = known.policies[i] if known is not None and not wishes.checkpoints else None
+        found.append(find_checkpoint(given, workspace) if planned is None else _of_plan(planned, workspace))
         if not found[-1].folder.is_dir():
             raise InputError(f"the checkpoint of {given} is gone: {found[-1].folder}")
     return tuple(tell_apart(found))
@@ -95,7 +112,11 @@ def make_plan(
         guidance=wishes.guidance if wishes.guidance is not None or known is None else known.guidance,
         id=identity,
         seed=seed,
+        person=person_of(site, wishes, known),
     )
+    if known is None and len(asked.policies) == 2:
+        one, other = asked.policies
+        require_two(one.given, other.given, same=one.digest == other.digest)
     for task in asked.tasks:
         require_known_task(site, task)
     if known is None:
@@ -111,6 +132,15 @@ def make_plan(
     )
 
 
+def person_of(site: SiteConfig, wishes: RobotWishes, known: EvaluationPlan | None) -> str:
+    """Who judges: who the command line says, else who did before. Raises ``InputError`` for an empty name."""
+    before = known.person if known is not None else ""
+    person = wishes.person if wishes.person is not None else before or site.defaults.operator
+    if not person.strip():
+        raise InputError("--person is empty: say who judges, since it is kept with every label")
+    return person
+
+
 def _given(wishes: RobotWishes, known: EvaluationPlan | None) -> tuple[str, ...]:
     if wishes.checkpoints or known is None:
         return wishes.checkpoints or (CHAMPION,)
@@ -122,17 +152,25 @@ def _planned(
 ) -> tuple[PlannedPolicy, ...]:
     found = []
     for i, (given, policy) in enumerate(zip(_given(wishes, known), policies, strict=True)):
-        indicator = policy.indicator
-        if wishes.asks and not is_served(given):
-            indicator = wishes.indicator
-        elif known is not None and i < len(known.policies):
-            indicator = known.policies[i].asked_for
+        folder = ""
         if is_served(given):
             digest = hashlib.sha256(f"{given} {policy.recorded}".encode()).hexdigest()
         else:
-            digest = content_digest(policy.folder)
-        found.append(PlannedPolicy(given, policy.recorded, digest, indicator))
+            digest, folder = content_digest(policy.folder), str(policy.folder.resolve())
+        indicator = policy.indicator
+        if wishes.asks:
+            indicator = wishes.indicator
+        elif known is not None and i < len(known.policies) and known.policies[i].digest == digest:
+            indicator = known.policies[i].asked_for
+        found.append(PlannedPolicy(given, policy.recorded, digest, indicator, folder))
     return tuple(found)
+
+
+def _of_plan(policy: PlannedPolicy, workspace: Workspace) -> NamedCheckpoint:
+    """A plan's checkpoint: where it was then, whoever is champion and whatever the present folder is now."""
+    if not Path(policy.folder).is_dir():
+        raise InputError(f"the checkpoint of {policy.given} is gone: {policy.folder}")
+    return replace(find_checkpoint(policy.folder, workspace), recorded=policy.recorded)
 
 
 def _served(url: str, token_file: Path | None) -> NamedCheckpoint:

@@ -6,15 +6,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from workflows.labelled_subtasks import OPTION
 from workflows.step_recipe import ExternalInput
 
 
 def folders_of(options: Mapping[str, Any]) -> list[ExternalInput]:
     """Every folder that a value of ``options`` names, nested ones too, with the digest of its files.
 
-    Such as a vision-language model's or another checkpoint's. Sorted by path, each once.
+    Such as a vision-language model's or another checkpoint's; names of sub-tasks are none. Sorted by path,
+    each once.
     """
-    found = {text for value in options.values() for text in _texts(value)}
+    found = {text for name, value in options.items() if name != OPTION for text in _texts(value)}
     return [ExternalInput.of(Path(text).resolve()) for text in sorted(found) if _is_folder(text)]
 
 

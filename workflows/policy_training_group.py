@@ -3,9 +3,10 @@
 The gradient of a step is that of the whole batch, whichever process computes which rows. A policy's loss is
 a mean, over the action steps that are not padding or over the rows: with C_r of them in process r's rows
 and C in all, the batch's mean is sum_r (C_r / C) loss_r, and so is its gradient. Where a loss has a second
-mean over something else (a VAE's prior, sub-tasks that are known), that part is weighted alike, which is
-exact only where all rows count the same. Random draws follow from (seed, step, process): of several
-processes, others are made than of one alone, and the same when a training is repeated or goes on.
+mean over something else (a VAE's prior, sub-tasks that are known, the tokens of pi0_fast, of which rows have
+different numbers), that part is weighted alike, which is exact only where all rows count the same. Random
+draws follow from (seed, step, process): of several processes, others are made than of one alone, and the
+same when a training is repeated or goes on.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from workflows.policy_training_loop import Batches, PolicyTrainer, Progress
 
 # Their loss is the mean over the action steps that are not padding; others' is over rows, unless their
 # configuration has do_mask_loss_for_padding (diffusion, multi_task_dit) and it is set.
-_MEAN_OVER_STEPS = frozenset({"gen3_vla", "act", "eo1", "smolvla"})
+_MEAN_OVER_STEPS = frozenset({"gen3_vla", "act", "eo1", "evo1", "smolvla"})
 
 
 class GroupTrainer(PolicyTrainer):

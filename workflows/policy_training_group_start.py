@@ -49,13 +49,10 @@ def train_policy_together(
     frames = out / _FRAMES
     told = None if progress is None else _with_numbers(progress)
     try:
-        job = {
-            "arguments": (table.in_files(frames), indicators, config, start and start.absolute(), out),
-            "options": {**data, "resume": resume and resume.absolute()},
-        }
+        options = {**data, "resume": resume and resume.absolute()}
         said = train_together(
             _train_share,
-            job,
+            (table.in_files(frames), indicators, config, start and start.absolute(), out, options),
             workers=config.workers,
             device=config.device,
             out=out,
@@ -74,17 +71,23 @@ def _with_numbers(progress: Progress) -> Told:
 
 
 def _train_share(
-    arguments: tuple[Any, ...], options: dict[str, Any], progress: Told | None
+    device: str,
+    table: FrameTable,
+    indicators: np.ndarray,
+    config: PolicyTrainingConfig,
+    start: Path | None,
+    out: Path,
+    options: dict[str, Any],
+    progress: Told | None,
 ) -> dict[str, Any]:
     """What each of the processes does: the result's fields."""
     from pipeline.process_group import ProcessGroup
     from workflows.policy_training import train_policy
 
-    table, indicators, config, start, out = arguments
     result = train_policy(
         table,
         indicators,
-        replace(config, device=_own_device(config.device)),
+        replace(config, device=device),
         start,
         out,
         progress and (lambda step, total, loss: progress(step, total, repr(loss))),
@@ -92,12 +95,3 @@ def _train_share(
         **options,
     )
     return {**asdict(result), "checkpoint": str(out)}
-
-
-def _own_device(device: str) -> str:
-    """This process's GPU by number: torch's present one is a thread's own, and another makes the batches."""
-    if not device.startswith("cuda"):
-        return device
-    import torch
-
-    return f"cuda:{torch.cuda.current_device()}"

@@ -27,12 +27,12 @@ Share = Callable[..., dict[str, Any]]
 # Seconds between two looks at how far the processes are.
 _LOOK_S = 1.0
 _FOLDER, _RESULT, _PROGRESS = "ray-train", "result.json", "progress.json"
-_INPUT_ERROR = "input_error"
+_INPUT_ERROR = "input-error.txt"
 
 
 def train_together(
     share: Share,
-    job: dict[str, Any],
+    job: tuple[Any, ...],
     *,
     workers: int,
     device: str,
@@ -40,10 +40,10 @@ def train_together(
     what: str,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Calls ``share(**job, progress=...)`` in ``workers`` processes at once; what the first one returned.
+    """Calls ``share(device, *job, progress)`` in ``workers`` processes at once; what the first one returned.
 
-    ``share`` is a module's function and returns plain JSON; within, ``torch.distributed`` is initialised, and
-    on a GPU (``device``) each process has one of its own as torch's present one. ``progress`` is told
+    ``share`` is a module's function and returns plain JSON; within, ``torch.distributed`` is initialised. On
+    GPUs (``device``) each process has one of its own, whose number its ``device`` says. ``progress`` is told
     (done, all, message) as the first process says it. ``out``, an absolute path, must be the same folder on
     every machine. Where a process is lost all begin again, twice at most: going on from where they were is
     the function's matter. ``what`` they train is named in errors. Raises ``InputError`` where there are too
@@ -54,29 +54,32 @@ def train_together(
     with local_ray(workers):
         require_workers(device, workers, resources())
         folder.mkdir(parents=True, exist_ok=True)
+        for left_by_a_killed_command in (_RESULT, _INPUT_ERROR):
+            (folder / left_by_a_killed_command).unlink(missing_ok=True)
         try:
             with _told(folder / _PROGRESS, progress):
                 _fit(share, job, workers, device, folder)
             said: dict[str, Any] = json.loads((folder / _RESULT).read_text())
         except Exception as error:
+            refused = folder / _INPUT_ERROR
+            if refused.is_file():
+                raise InputError(refused.read_text()) from error
             raise Failure(
                 f"the {workers} processes that train {what} failed ({' '.join(str(error).split())[:300]})"
             ) from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-    if _INPUT_ERROR in said:
-        raise InputError(said[_INPUT_ERROR])
     return said
 
 
-def _fit(share: Share, job: dict[str, Any], workers: int, device: str, folder: Path) -> None:
+def _fit(share: Share, job: tuple[Any, ...], workers: int, device: str, folder: Path) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
     on_gpu = device.startswith("cuda")
     trainer = TorchTrainer(
         _do_share,
-        train_loop_config={"share": share, "job": job, "on_gpu": on_gpu, "folder": folder},
+        train_loop_config={"share": share, "job": job, "device": device, "folder": folder},
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=on_gpu),
         run_config=RunConfig(
             name="run",
@@ -93,16 +96,21 @@ def _do_share(settings: dict[str, Any]) -> None:
     from ray.train.torch import get_device
 
     require_place()
-    if settings["on_gpu"]:
-        torch.cuda.set_device(get_device())
-    folder = settings["folder"]
+    folder, device = settings["folder"], settings["device"]
+    if (folder / _INPUT_ERROR).is_file():
+        return  # Ray tries again, which would find the same
+    if device.startswith("cuda"):
+        # By number: torch's present one is a thread's own, and another thread makes the batches.
+        device = str(get_device())
+        torch.cuda.set_device(device)
     first = torch.distributed.get_rank() == 0
     progress = ProgressFile(folder / _PROGRESS) if first else None
     try:
-        said = settings["share"](**settings["job"], progress=progress)
+        said = settings["share"](device, *settings["job"], progress)
     except InputError as error:
-        # Every process finds the same. Not raised, since Ray would try again.
-        said = {_INPUT_ERROR: str(error)}
+        # All processes may find it or one alone, for which the others would wait: so it must end them.
+        write_file(folder / _INPUT_ERROR, str(error).encode())
+        raise
     if first:
         write_file(folder / _RESULT, json.dumps(said).encode())
 

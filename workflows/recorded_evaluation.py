@@ -11,6 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from collectors.episode_log import End
 from pipeline.episode import Source
 from pipeline.episode_file import EpisodeReader
 from pipeline.workspace import EpisodeEntry, Workspace
@@ -87,8 +88,14 @@ def attempt_of(entry: EpisodeEntry, number: int, success: bool) -> Attempt:
         success,
         entry.length,
         entry.length / entry.info.rate_hz,
-        interventions(entry.path),
+        interventions(entry.path) + was_stopped(entry),
     )
+
+
+def was_stopped(entry: EpisodeEntry) -> bool:
+    """Whether a person ended the episode by the emergency stop: they had to intervene, driving or not."""
+    ended = entry.info.extra.get("ended")
+    return isinstance(ended, dict) and ended.get("by") == End.EMERGENCY_STOP
 
 
 def interventions(path: Path) -> int:

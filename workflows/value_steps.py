@@ -31,6 +31,7 @@ from workflows.step_files import (
     UNITS_FILE,
     VALUES_FILE,
 )
+from workflows.step_resume import resume_path
 
 Progress = Callable[[int, int], None]
 
@@ -52,7 +53,7 @@ def train_value_member(
     A training that was killed goes on where it last looked at its validation episodes.
     """
     from value_model.training_config import ValueTrainingConfig
-    from workflows.value_training import resume_path, train_member
+    from workflows.value_training import train_member
 
     # Processes that train together map the images again, each for itself.
     table, rows = snapshot_table(workspace, snapshot, image_size, preload=workers == 1)
@@ -65,7 +66,7 @@ def train_value_member(
         member,
         out / CHECKPOINT,
         progress,
-        resume=resume_path(workspace, out),
+        resume=resume_path(out.parent.parent, step_key(out)),
         workers=workers,
     )
     return {"fold": fold, "member": member, "loss": result.best_loss, "steps": result.steps_done}

@@ -23,14 +23,6 @@ if TYPE_CHECKING:  # load torch
 Progress = Callable[[int, int], None]
 
 
-def resume_path(workspace: Path, out: Path) -> Path:
-    """Where the step that writes into ``out`` keeps what it needs to go on after a kill.
-
-    Not in ``out``, which goes with the process; the name is the step's key.
-    """
-    return workspace / "steps" / ".resume" / f"{out.name.strip('.').split('.')[0]}.safetensors"
-
-
 def train_member(
     table: FrameTable,
     outcomes: Outcomes,
@@ -58,10 +50,7 @@ def train_member(
     out = out.absolute()
     said = train_together(
         _train_share,
-        {
-            "arguments": (table, outcomes, config, fold, member, out),
-            "resume": resume and resume.absolute(),
-        },
+        (table, outcomes, config, fold, member, out, resume and resume.absolute()),
         workers=workers,
         device=config.device,
         out=out,
@@ -72,14 +61,22 @@ def train_member(
 
 
 def _train_share(
-    arguments: tuple[Any, ...], resume: Path | None, progress: Progress | None
+    device: str,
+    table: FrameTable,
+    outcomes: Outcomes,
+    config: ValueTrainingConfig,
+    fold: int,
+    member: int,
+    out: Path,
+    resume: Path | None,
+    progress: Progress | None,
 ) -> dict[str, Any]:
     """What each of the processes does: the result's fields."""
     from value_model.training import train_fold
     from value_model.training_group import ProcessGroup
 
-    table, outcomes, config, fold, member, out = arguments
-    config = replace(config, device=device_here(config.device))
+    # Without its number: all processes must say the same of the training that they go on with.
+    config = replace(config, device=device.partition(":")[0])
     result = train_fold(
         table, outcomes, config, fold, member, out, progress, resume=resume, group=ProcessGroup()
     )

@@ -107,6 +107,9 @@ class Gen3VLAConfig(PreTrainedConfig):
     fast_scale: float = 10.0
     fast_vocabulary: int = 256
     fast_merges: list[list[int]] = field(default_factory=list)
+    # What a FAST token's place in a chunk is counted in; every checkpoint with such tokens says it. Those
+    # that do not are of a time when it was counted in tokens, and mean something else: they are refused.
+    fast_places: str = ""
     # The small transformer and the transformer expert.
     token_width: int = 128
     token_layers: int = 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from huggingface_hub import constants
 
@@ -33,20 +34,29 @@ def local_only(wanted: bool) -> Iterator[None]:
 
 def require_local(source: str, allow_download: bool) -> str:
     """``source``, a folder or a hub id; ``InputError`` for an id that is not cached and not to be fetched."""
-    from huggingface_hub import try_to_load_from_cache
-
-    if Path(source).is_dir():
-        return source
-    if Path(source).is_absolute() or source.startswith(".") or source.count("/") != 1:
+    missing = _missing(source, allow_download)
+    if missing == "folder":
         raise InputError(
             f"there is no folder {source}: name one that holds a LeRobot checkpoint, or a hub id"
         )
-    if not allow_download and not isinstance(try_to_load_from_cache(source, "config.json"), str):
+    if missing == "files":
         raise InputError(
             f"{source} is not a folder here: to fetch a model of that name from the Hugging Face Hub, "
             f"add {ALLOW}"
         )
     return source
+
+
+def _missing(source: str, allow_download: bool) -> Literal["folder", "files"] | None:
+    """What is not there of ``source``: the folder of that path, or on this machine the hub id's files."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if Path(source).is_dir():
+        return None
+    if Path(source).is_absolute() or source.startswith(".") or source.count("/") != 1:
+        return "folder"
+    cached = allow_download or isinstance(try_to_load_from_cache(source, "config.json"), str)
+    return None if cached else "files"
 
 
 def require_backbone_weights(name: str | None, allow_download: bool) -> None:
@@ -72,13 +82,10 @@ def require_backbone_weights(name: str | None, allow_download: bool) -> None:
 
 def require_backbone_files(option: str, source: str, allow_download: bool) -> None:
     """Raises ``InputError`` where the model that ``option`` names, a folder or hub id, is not here."""
-    from huggingface_hub import try_to_load_from_cache
-
-    if not source or Path(source).is_dir():
-        return
-    if Path(source).is_absolute() or source.startswith(".") or source.count("/") != 1:
+    missing = _missing(source, allow_download) if source else None
+    if missing == "folder":
         raise InputError(f"option {option}: there is no folder {source}")
-    if not allow_download and not isinstance(try_to_load_from_cache(source, "config.json"), str):
+    if missing == "files":
         raise InputError(
             f"option {option}: the files of {source} are not on this machine: fetch them once ('hf download "
             f"{source}'; 'recap policy train' does with {ALLOW}), or name a folder"

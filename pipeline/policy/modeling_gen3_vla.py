@@ -35,6 +35,8 @@ from pipeline.prompts import NONE
 ACTION_IS_PAD = f"{ACTION}_is_pad"
 # In a checkpoint: the configuration, tokenizer and image preprocessor of its vision-language backbone.
 VLM_FOLDER = "vlm"
+# Of a token the last of the chunk's numbers that it stands for: see TokenEncoder.
+FAST_PLACES = "numbers"
 
 
 class Gen3VLAPolicy(PreTrainedPolicy):
@@ -65,15 +67,26 @@ class Gen3VLAPolicy(PreTrainedPolicy):
     def from_pretrained(
         cls, pretrained_name_or_path: str | Path, *, config: PreTrainedConfig | None = None, **options: Any
     ) -> Gen3VLAPolicy:
-        """As LeRobot's; a vision-language backbone is built from what the checkpoint holds of it."""
+        """As LeRobot's; a vision-language backbone is built from what the checkpoint holds of it.
+
+        Raises ``InputError`` for a policy whose FAST tokens had other places.
+        """
         folder = Path(pretrained_name_or_path) / VLM_FOLDER
         if folder.is_dir():
             config = PreTrainedConfig.from_pretrained(pretrained_name_or_path) if config is None else config
             assert isinstance(config, Gen3VLAConfig)
             config.vlm = str(folder)
-        return super().from_pretrained(pretrained_name_or_path, config=config, **options)
+        policy = super().from_pretrained(pretrained_name_or_path, config=config, **options)
+        if policy._fast() is not None and policy.config.fast_places != FAST_PLACES:
+            raise InputError(
+                f"{pretrained_name_or_path} was trained with FAST tokens whose places were counted in "
+                "another way, and would act differently now: train it again"
+            )
+        return policy
 
     def _save_pretrained(self, save_directory: Path, state_dict: dict[str, Tensor] | None = None) -> None:
+        if self._fast() is not None:
+            self.config.fast_places = FAST_PLACES
         super()._save_pretrained(save_directory, state_dict=state_dict)
         if self.config.backbone == "vlm":
             self.encoder.backbone.save_shape(save_directory / VLM_FOLDER)

@@ -22,6 +22,25 @@ _NOT_OPTIONS = frozenset(
     | {"license", "pretrained_path", "pretrained_revision"}
 )
 
+# What is said of some of them, and of what only lerobot-train reads.
+_INSTEAD = {
+    "device": "use --device (in recap.toml: device under [policy])",
+    "input_features": "features follow from the data and cannot be set",
+    "output_features": "features follow from the data and cannot be set",
+}
+_RATE = "use --learning-rate (in recap.toml: base_learning_rate and fine_tune_learning_rate under [policy])"
+_FIXED = "only lerobot-train reads it; here the optimiser is AdamW, with a warm-up and a cosine"
+# These take them for groups of their weights, which this project's training heeds.
+_HEEDED = {
+    ("molmoact2", "optimizer_lr"),
+    ("multi_task_dit", "optimizer_lr"),
+    ("evo1", "optimizer_weight_decay"),
+}
+_OPTIMIZER = frozenset(
+    {"optimizer_weight_decay", "optimizer_betas", "optimizer_eps", "optimizer_grad_clip_norm"}
+)
+_MOST_NAMES = 8
+
 _NOTHING = ("none", "null")
 
 
@@ -79,6 +98,8 @@ def decoded_options(policy_type: str, options: Mapping[str, Any]) -> dict[str, A
     nested: dict[str, Any] = {}
     for key, value in options.items():
         name, _, below = key.partition(".")
+        if instead := _instead(policy_type, name):
+            raise InputError(f"{name} is not an option of the policy here: {instead}")
         if name not in names:
             raise InputError(f"{policy_type} has no option {name!r}{_near(name, names)}")
         if below:
@@ -91,6 +112,17 @@ def decoded_options(policy_type: str, options: Mapping[str, Any]) -> dict[str, A
         else:
             nested[name] = value
     return {name: _decoded(hints[name], value, name, policy_type) for name, value in nested.items()}
+
+
+def _instead(policy_type: str, name: str) -> str | None:
+    """What to do in place of an option that would have no effect, or that nobody sets."""
+    if (policy_type, name) in _HEEDED:
+        return None
+    if name == "optimizer_lr":
+        return _RATE
+    if name in _OPTIMIZER or name.startswith("scheduler_"):
+        return _FIXED
+    return _INSTEAD.get(name, "it is not set here" if name in _NOT_OPTIONS else None)
 
 
 def _put(into: dict[str, Any], key: str, value: Any) -> None:
@@ -121,4 +153,7 @@ def _plain(text: str) -> Any:
 def _near(name: str, known: Iterable[str]) -> str:
     names = list(known)
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    return f": did you mean {' or '.join(close)}?" if close else f"; there are {', '.join(names)}"
+    if close:
+        return f": did you mean {' or '.join(close)}?"
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return f"; there are {', '.join(names[:_MOST_NAMES])}{more}"

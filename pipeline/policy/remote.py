@@ -17,7 +17,18 @@ import numpy as np
 from pipeline.episode import ACTION_NAMES
 from pipeline.errors import Failure, InputError
 from pipeline.policy.channel import Channel, Disconnected, WrongToken, parse_url
-from pipeline.policy.wire import PROTOCOL_VERSION, BadMessage, actions_from, observation_message, text
+from pipeline.policy.wire import (
+    MAX_MESSAGE_BYTES,
+    MAX_OBSERVED_STEPS,
+    MAX_PLAN_STEPS,
+    PROTOCOL_VERSION,
+    BadMessage,
+    actions_from,
+    observation_message,
+    text,
+)
+
+_BESIDE_IMAGES = 16 * 2**10  # bytes of an observation that are no pixels, at most
 
 
 class RemotePolicy:
@@ -113,7 +124,8 @@ class RemotePolicy:
         """Raises ``InputError``, one line, where the policy cannot drive a robot of these features.
 
         The features are those of LeRobot's ``Robot``. To be called before the arm moves; connects where
-        needed. Images of any size do: the server resizes them.
+        needed. Images of any size do, since the server resizes them, as long as those of all observations
+        that the policy looks at fit into one message.
         """
         who = f"the policy {self.checkpoint_name} ({self.url})"
         have = sorted(name for name, kind in observation_features.items() if isinstance(kind, tuple))
@@ -129,6 +141,7 @@ class RemotePolicy:
         for name in ACTION_NAMES:
             if name not in (action_features or ACTION_NAMES):
                 raise InputError(f"{who} gives {name!r}, which this robot's actions do not have")
+        self._check_size(who, observation_features)
 
     def reset(self, task: str, seed: int | None = None) -> None:
         """Starts an episode of ``task`` (bare text); connects, or connects again, where needed."""
@@ -186,6 +199,19 @@ class RemotePolicy:
         assert self._known is not None
         return self._known
 
+    def _check_size(self, who: str, features: Mapping[str, Any]) -> None:
+        """Raises ``InputError`` where a plan would carry more than is sent, as it may only later on."""
+        if self._jpeg_quality is not None:
+            return
+        pixels = sum(features[camera][0] * features[camera][1] for camera in self.cameras)
+        size = self.observed_steps * (3 * pixels + _BESIDE_IMAGES)
+        if size > MAX_MESSAGE_BYTES:
+            raise InputError(
+                f"{who} looks at {self.observed_steps} steps' images for a plan, {size / 2**20:.0f} MiB with "
+                f"this robot's cameras, and at most {MAX_MESSAGE_BYTES // 2**20} MiB are sent: give them a "
+                "smaller width and height in recap.toml, or run the policy on this machine"
+            )
+
     def _open(self) -> Channel:
         try:
             channel = Channel(socket.create_connection(self._address, self._connect_s), self._connect_s)
@@ -210,9 +236,12 @@ class RemotePolicy:
         wrong = Failure(f"the policy server {self.url} is of another version of kinova-recap")
         if reply.get("protocol") != PROTOCOL_VERSION or reply.get("action") != list(ACTION_NAMES):
             raise wrong
-        counts = (reply.get("execute_steps"), reply.get("observed_steps"))
-        if not isinstance(reply.get("checkpoint"), str) or not all(isinstance(n, int) for n in counts):
+        if not isinstance(reply.get("checkpoint"), str):
             raise wrong
+        for key, most in (("execute_steps", MAX_PLAN_STEPS), ("observed_steps", MAX_OBSERVED_STEPS)):
+            count = reply.get(key)
+            if type(count) is not int or not 1 <= count <= most:
+                raise wrong
         for key in ("cameras", "numbers"):
             names = reply.get(key)
             if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

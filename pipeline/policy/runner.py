@@ -1,5 +1,6 @@
 """Runs any LeRobot checkpoint on this project's robots: a robot's observation in, an action out."""
 
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,9 @@ from pipeline.policy.checkpoint import load_checkpoint
 from pipeline.policy.gen3.observations import ObservationQueue
 from pipeline.policy.modeling_gen3_vla import Gen3VLAPolicy
 from pipeline.prompts import Indicator, prompt
+
+_RANDOM = threading.Lock()
+"""Held while a runner has torch's only generator set to its own numbers: several may plan at once."""
 
 
 class PolicyRunner:
@@ -162,7 +166,7 @@ class PolicyRunner:
         if self._prompt is None:
             raise InputError("the policy has no task yet: call reset(task, seed) before act() or plan()")
         cuda = [torch.device(self._device)] if self._device.startswith("cuda") else []
-        with torch.random.fork_rng(devices=cuda), torch.inference_mode():
+        with _RANDOM, torch.random.fork_rng(devices=cuda), torch.inference_mode():
             torch.set_rng_state(self._random_state)
             batches = [self._preprocessor(self._batch(observation)) for observation in observations]
             actions = self._postprocessor(question(batches))

@@ -170,9 +170,7 @@ class PolicyServer:
                 raise
             # Not by the threads themselves: ``close`` must wait for one that is just ending, too, since torch
             # aborts a process whose interpreter ends under such a thread.
-            self._threads = {
-                thread: channel for thread, channel in self._threads.items() if thread.is_alive()
-            }
+            self._threads = {t: channel for t, channel in self._threads.items() if t.is_alive()}
             if len(self._threads) >= _MAX_CONNECTIONS:
                 connected.close()
                 continue
@@ -272,11 +270,12 @@ class PolicyServer:
                 self._policy.drop_plan()
                 return {"done": True}
             case "plan":
-                before = before_from(message, most=self._policy.observed_steps - 1)
-                actions = self._policy.plan(observation_from(message), before)
+                cameras = self._policy.cameras
+                before = before_from(message, self._policy.observed_steps - 1, cameras)
+                actions = self._policy.plan(observation_from(message, cameras), before)
                 return actions_message(actions, self._policy.subtask)
             case "act":
-                action = self._policy.act(observation_from(message))
+                action = self._policy.act(observation_from(message, self._policy.cameras))
                 return actions_message(action[np.newaxis], self._policy.subtask)
         raise BadMessage(f"no request {message.get('do')!r:.40}")
 

@@ -11,7 +11,7 @@ A message that is not as described raises :class:`BadMessage`, whatever bytes it
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -25,7 +25,9 @@ from pipeline.frame_codec import decode
 PROTOCOL_VERSION = 2  # 2: observations before the present one, and sub-tasks
 MAX_MESSAGE_BYTES = 64 * 2**20  # five 4-megapixel cameras, uncompressed
 MAX_IMAGE_SIDE = 4096  # pixels
+MAX_MESSAGE_PIXELS = 2**26  # of all images of a message, decoded: 192 MiB
 MAX_PLAN_STEPS = 1000
+MAX_OBSERVED_STEPS = 64
 _MAX_ENTRIES = 256  # numbers, and cameras, in one observation
 
 
@@ -99,30 +101,53 @@ def _image_message(image: np.ndarray, jpeg_quality: int | None) -> dict[str, Any
     return message | {"jpeg": data.tobytes()}
 
 
-def observation_from(message: Mapping[str, Any]) -> dict[str, Any]:
+def observation_from(message: Mapping[str, Any], cameras: Collection[str]) -> dict[str, Any]:
     """The inverse of :func:`observation_message`: a float per number, uint8 (H, W, 3) RGB per camera.
 
-    Raises ``BadMessage`` that names the entry which is not as it should be.
+    Images of other cameras than ``cameras`` are not decoded. Raises ``BadMessage`` that names the entry which
+    is not as it should be, and where the images are too large together, before one is decoded.
     """
-    numbers, images = message.get("numbers"), message.get("images")
-    if not isinstance(numbers, dict) or not isinstance(images, dict):
-        raise BadMessage("an observation without 'numbers' and 'images'")
-    if len(numbers) > _MAX_ENTRIES or len(images) > _MAX_ENTRIES:
-        raise BadMessage(f"an observation of more than {_MAX_ENTRIES} entries")
+    _bound_pixels([message], cameras)
+    return _observation(message, cameras)
+
+
+def _observation(message: Mapping[str, Any], cameras: Collection[str]) -> dict[str, Any]:
+    numbers = message.get("numbers")
+    if not isinstance(numbers, dict) or len(numbers) > _MAX_ENTRIES:
+        raise BadMessage(f"an observation without 'numbers', at most {_MAX_ENTRIES}")
     observation: dict[str, Any] = {}
     for name, value in numbers.items():
         if not isinstance(value, float) or not np.isfinite(value):
             raise BadMessage(f"{name!r} is no finite number")
         observation[name] = value
-    for camera, image in images.items():
+    for camera, image in _images(message, cameras).items():
         observation[camera] = _image_from(camera, image)
     return observation
 
 
-def before_from(message: Mapping[str, Any], most: int) -> list[dict[str, Any]] | None:
+def _images(message: Mapping[str, Any], cameras: Collection[str]) -> dict[str, Any]:
+    """Those of ``cameras``, not looked at yet."""
+    images = message.get("images")
+    if not isinstance(images, dict) or len(images) > _MAX_ENTRIES:
+        raise BadMessage(f"an observation without 'images', at most {_MAX_ENTRIES}")
+    return {camera: images[camera] for camera in cameras if camera in images}
+
+
+def _bound_pixels(messages: Iterable[Mapping[str, Any]], cameras: Collection[str]) -> None:
+    """Raises ``BadMessage`` for more pixels than are decoded of one message: a JPEG's bytes tell little."""
+    sizes = (_size(*entry) for message in messages for entry in _images(message, cameras).items())
+    pixels = sum(height * width for height, width in sizes)
+    if pixels > MAX_MESSAGE_PIXELS:
+        raise BadMessage(f"images of {pixels} pixels together; at most {MAX_MESSAGE_PIXELS} are decoded")
+
+
+def before_from(
+    message: Mapping[str, Any], most: int, cameras: Collection[str]
+) -> list[dict[str, Any]] | None:
     """The observations before the present one, oldest first; ``None`` where the message has none.
 
-    Raises ``BadMessage`` for one that is none, and for more than ``most``.
+    Read as :func:`observation_from` does; the bound holds for them and the present one together. Raises
+    ``BadMessage`` for one that is none, and for more than ``most``.
     """
     before = message.get("before")
     if before is None:
@@ -131,10 +156,12 @@ def before_from(message: Mapping[str, Any], most: int) -> list[dict[str, Any]] |
         raise BadMessage("'before' is no list of observations")
     if len(before) > most:
         raise BadMessage(f"{len(before)} observations before the present one, the policy looks at {most}")
-    return [observation_from(one) for one in before]
+    _bound_pixels([message, *before], cameras)
+    return [_observation(one, cameras) for one in before]
 
 
-def _image_from(camera: str, message: Any) -> np.ndarray:
+def _size(camera: str, message: Any) -> tuple[int, int]:
+    """Height and width that an image says it has."""
     if not isinstance(message, dict):
         raise BadMessage(f"camera {camera!r}: not an image")
     height, width = message.get("height"), message.get("width")
@@ -143,6 +170,11 @@ def _image_from(camera: str, message: Any) -> np.ndarray:
             raise BadMessage(f"camera {camera!r}: sides must be 1 to {MAX_IMAGE_SIDE} pixels")
     assert isinstance(height, int)
     assert isinstance(width, int)
+    return height, width
+
+
+def _image_from(camera: str, message: Any) -> np.ndarray:
+    height, width = _size(camera, message)
     rgb, jpeg = message.get("rgb"), message.get("jpeg")
     if isinstance(rgb, bytes):
         if len(rgb) != height * width * 3:

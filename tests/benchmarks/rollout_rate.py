@@ -13,7 +13,8 @@ command and its children alone.
 
 ``--quick`` runs 30 s. ``--policy`` is a checkpoint's folder, or ``transformer`` or ``smolvla`` (a tiny one)
 for one made on the spot. ``--slow S`` puts the policy behind the door of ``recap policy serve`` and lets each
-plan take S seconds more: what starving looks like. The last line is one JSON object.
+plan take S seconds more: what starving looks like. The last line is one JSON object; *ok* in it says whether
+the policy always had an action and the rate was kept to within 1 %.
 """
 
 from __future__ import annotations
@@ -242,6 +243,8 @@ def main() -> None:
         share, lines = roll_out(folder / "workspace", policy, seconds, options.rate)
         figures = {"policy": options.policy, "rate_hz": options.rate, "slow_s": options.slow}
         figures |= measured(folder / "workspace")
+    figures["wanted_periods"] = round(seconds * options.rate)
+    figures["ok"] = figures["empty_queue"] == 0 and figures["achieved_hz"] > 0.99 * options.rate
     figures |= {"cpu_share": round(share, 3), "load_before": round(load, 2)}
     figures["load_after"] = round(os.getloadavg()[0], 2)
     print("the operator's screen, at the end:", *(f"  {line}" for line in lines), sep="\n")

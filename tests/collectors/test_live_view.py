@@ -241,3 +241,16 @@ def test_a_terminal_that_goes_away_ends_the_view_alone(caplog: pytest.LogCapture
             assert time.monotonic() < deadline
             time.sleep(0.01)
         view.update(RUNNING)
+
+
+def test_a_session_without_a_device_to_take_over_with_says_so() -> None:
+    for phase in (Phase.WAITING, Phase.RUNNING):
+        alone = drawn(replace(RUNNING, phase=phase, can_take_over=False), width=120)
+        assert "NOBODY CAN TAKE OVER (SPACE stops the arm)" in alone and "follows you" not in alone
+        assert "NOBODY" not in drawn(replace(RUNNING, phase=phase), width=120)
+
+
+def test_the_keys_that_correct_the_episode_before_are_shown_while_they_do() -> None:
+    waiting = replace(RUNNING, phase=Phase.WAITING)
+    assert "s f d correct the last" in drawn(replace(waiting, can_correct=True), width=120)
+    assert "correct the last" not in drawn(waiting, width=120)

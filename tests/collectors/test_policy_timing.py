@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from collectors.collection_loop import LoopConfig, run_episode
-from collectors.episode_log import EpisodeLog, EpisodeSummary
+from collectors.episode_log import End, EpisodeLog, EpisodeSummary
 from collectors.operator_keys import OperatorKey
 from collectors.policy_thread import RunAhead
 from collectors.policy_timing import PlanReport, PlanTimes
@@ -168,6 +168,9 @@ def test_the_operator_hears_of_a_policy_that_starved_and_the_episode_keeps_it(wo
 
 def test_a_policy_that_only_planned_anew_is_not_accused() -> None:
     summary = EpisodeSummary(100, 5.0, None, True, 2, 20, starved_steps=4, replanning_steps=4)
-    assert starving_words("x", summary) is None
-    words = starving_words("x", replace(summary, starved_steps=5))
+    assert starving_words("x", summary) == []
+    failed = EpisodeLog(steps=100, starved_steps=6, replanning_steps=4, empty_run=2, end=End.POLICY_FAILED)
+    assert starving_words("x", failed.summary(20.0)) == [], "the server was gone, not slow"
+    assert starving_words("x", replace(failed, end=End.OPERATOR).summary(20.0)) != []
+    (words,) = starving_words("x", replace(summary, starved_steps=5))
     assert words is not None and "no action for 1 of 100 steps, and the arm held still: use" in words

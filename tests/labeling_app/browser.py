@@ -126,7 +126,7 @@ class Browser:
         """All text that the page shows."""
         return str(self.run("document.body ? document.body.innerText : ''"))
 
-    def wait_for(self, script: str, within_s: float = 30.0) -> Any:
+    def wait_for(self, script: str, within_s: float = 90.0) -> Any:
         """Waits until a JavaScript expression is true and returns its value."""
         deadline = time.monotonic() + within_s
         while not (value := self.run(script)):
@@ -134,7 +134,7 @@ class Browser:
             time.sleep(0.1)
         return value
 
-    def wait_for_text(self, text: str, within_s: float = 30.0) -> None:
+    def wait_for_text(self, text: str, within_s: float = 90.0) -> None:
         """Waits until the page shows ``text``."""
         self.wait_for(f"document.body && document.body.innerText.includes({json.dumps(text)})", within_s)
 

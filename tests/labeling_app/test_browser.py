@@ -210,7 +210,8 @@ def test_an_answer_given_while_the_server_is_away_is_not_lost(
 def test_two_browsers_never_get_the_same_episode(
     workspace: Workspace, make_episode: EpisodeMaker, tmp_path: Path
 ) -> None:
-    for _ in range(8):
+    # Each has two in hand, and what a slow machine lets run out goes to the other: there are more than six.
+    for _ in range(16):
         make_episode(sources=[P] * 6)
     store = LabelStore(workspace.labels_path)
     with (
@@ -221,7 +222,7 @@ def test_two_browsers_never_get_the_same_episode(
         people = {"Ana": one, "Ben": two}
         for name, browser in people.items():
             browser.open(f"{server.address}/?name={name}")
-        shown = {name: str(browser.wait_for(EPISODE, 60)) for name, browser in people.items()}
+        shown = {name: str(browser.wait_for(EPISODE, 180)) for name, browser in people.items()}
         for _ in range(3):
             assert len(set(shown.values())) == 2
             for browser in people.values():  # at the same time

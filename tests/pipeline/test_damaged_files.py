@@ -129,7 +129,7 @@ def test_importing_and_caching_survive_a_thousand_damaged_files(lab: Workspace, 
             told["refused"] += 1
     assert told["refused"] > 0.8 * COUNT
     jobs = [(path, lab.cache) for path in made]
-    for (path, _), result in guarded_map(build, jobs, workers=WORKERS, timeout_s=3.0):
+    for (path, _), result in guarded_map(build, jobs, workers=WORKERS, timeout_s=1.0):
         if result is not None:
             assert isinstance(result, InputError)
             assert "\n" not in str(result), made[path]

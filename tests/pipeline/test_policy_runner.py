@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -48,6 +49,29 @@ def test_actions_are_float32_in_the_range_of_the_data(checkpoint: Path) -> None:
     assert actions.dtype == np.float32
     assert (actions >= LOW.numpy() - 1e-6).all()
     assert (actions <= HIGH.numpy() + 1e-6).all()
+
+
+def test_same_seed_same_plans_while_another_runner_plans(checkpoint: Path) -> None:
+    """Each in a thread of its own, as two policies of one evaluation: torch has one generator for both."""
+    mine, other = PolicyRunner(checkpoint), PolicyRunner(checkpoint)
+    over = threading.Event()
+
+    def plans(runner: PolicyRunner) -> np.ndarray:
+        runner.reset(TASK, 3)
+        return np.stack([runner.plan(observation()) for _ in range(20)])
+
+    def disturb() -> None:
+        other.reset(TASK, 8)
+        while not over.is_set():
+            other.plan(observation(1))
+
+    alone = plans(mine)
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    beside = plans(mine)
+    over.set()
+    thread.join()
+    assert np.array_equal(alone, beside)
 
 
 def test_same_seed_same_actions_whatever_else_draws_numbers(checkpoint: Path) -> None:

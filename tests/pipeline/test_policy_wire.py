@@ -24,6 +24,7 @@ from pipeline.policy.wire import (
     BadMessage,
     actions_from,
     actions_message,
+    before_from,
     observation_from,
     observation_message,
     pack,
@@ -123,7 +124,7 @@ def test_unpacking_is_strict(value: Any) -> None:
         message = unpack(data)
     except BadMessage:
         return
-    for read in (observation_from, actions_from):
+    for read in (lambda one: observation_from(one, ["table", "wrist"]), actions_from):
         with contextlib.suppress(BadMessage):
             read(message)
 
@@ -140,7 +141,23 @@ def test_a_header_that_promises_gigapixels_is_not_decoded() -> None:
     start = image["jpeg"].index(b"\xff\xc0") + 5  # the frame header: height, then width
     image["jpeg"] = image["jpeg"][:start] + struct.pack(">HH", 65000, 65000) + image["jpeg"][start + 4 :]
     with pytest.raises(BadMessage, match="camera 'table'"):
-        observation_from(message)
+        observation_from(message, ["table"])
+
+
+def test_only_what_the_policy_looks_at_is_decoded_and_not_more_than_is_bounded() -> None:
+    """A flat JPEG of 16 megapixels has some 60 kB, and takes 48 MiB as an image."""
+    message = observation_message(observation(), [], ["table"], 90)
+    claimed = {"height": 4096, "width": 4096, "jpeg": b"nobody looks at it"}
+    message["images"] |= {f"other {i}": claimed for i in range(9)}
+    assert observation_from(message, ["table"])["table"].shape == (48, 64, 3)
+    assert list(observation_from(message, ["table", "absent"])) == ["table"]
+    four = {"numbers": {}, "images": {"table": claimed, "wrist": claimed}}
+    with pytest.raises(BadMessage, match="neither 'rgb' nor a whole 'jpeg'"):
+        before_from(four | {"before": [four]}, 2, ["table", "wrist"])
+    with pytest.raises(BadMessage, match="images of 100663296 pixels together"):
+        before_from(four | {"before": [four, four]}, 2, ["table", "wrist"])
+    with pytest.raises(BadMessage, match="images of 83886080 pixels together"):
+        observation_from({"numbers": {}, "images": message["images"]}, [f"other {i}" for i in range(5)])
 
 
 def test_actions_that_are_none_are_refused() -> None:

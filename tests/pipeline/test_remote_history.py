@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from collectors.policy_thread import Planner, RunAhead
-from pipeline.errors import InputError
+from pipeline.episode import STATE_NAMES
+from pipeline.errors import Failure, InputError
 from pipeline.policy.channel import Channel, parse_url
 from pipeline.policy.remote import RemotePolicy
 from pipeline.policy.runner import PolicyRunner
@@ -124,3 +125,29 @@ def test_a_plan_over_the_wire_is_the_local_one_bit_for_bit(remembering: Path) ->
             local.reset(TASK, 5)
             remote.reset(TASK, 5)
             assert np.array_equal(remote.plan(frames[3], before), local.plan(frames[3], before))
+
+
+def test_a_history_that_no_message_could_carry_is_refused_before_the_arm_moves() -> None:
+    """The first plans have little before them: it would be noticed only in mid-attempt."""
+
+    class Remembering(Weighing):
+        observed_steps = 8
+
+    features: dict[str, Any] = dict.fromkeys(STATE_NAMES, float)
+    with serving(Remembering(), handover_s=5.0) as server:
+        with RemotePolicy(server.url) as remote:
+            remote.check_robot({**features, "table": (720, 1280, 3), "wrist": (48, 64, 3)})
+            with pytest.raises(InputError, match=r"8 steps' images .* 95 MiB .* at most 64 MiB") as caught:
+                remote.check_robot({**features, "table": (1080, 1920, 3), "wrist": (1080, 1920, 3)})
+            assert "\n" not in str(caught.value)
+        with RemotePolicy(server.url, jpeg_quality=90) as remote:
+            remote.check_robot({**features, "table": (1080, 1920, 3), "wrist": (1080, 1920, 3)})
+
+
+@pytest.mark.parametrize("name", ["execute_steps", "observed_steps"])
+@pytest.mark.parametrize("value", [2**63, -5, 0, True, 1001])
+def test_a_server_that_says_impossible_things_of_itself_is_refused(name: str, value: int) -> None:
+    policy = Weighing()
+    setattr(policy, name, value)
+    with serving(policy) as server, pytest.raises(Failure, match="of another version"):
+        RemotePolicy(server.url).connect()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 from pipeline.file_lock import locked
 from pipeline.labels import LabelStore
 from pipeline.workspace import Workspace
+from workflows.cli import main
 from workflows.ledger import Champion, Iteration, Ledger
 from workflows.step_store import StepResult, StepStore
 
@@ -68,7 +70,14 @@ class Lab:
         return StepStore(self.workspace.steps)
 
     def run(self, *words: str) -> Said:
-        """Runs ``recap`` in a process of its own."""
+        """Runs ``recap`` by its entry point, in this process, which is many times faster."""
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            status = main([*words, "--workspace", str(self.root)])
+        return Said(status, out.getvalue(), err.getvalue())
+
+    def run_apart(self, *words: str) -> Said:
+        """Runs ``recap`` in a process of its own, in which warnings reach standard error as for a person."""
         command = [sys.executable, "-m", "workflows.cli", *words, "--workspace", str(self.root)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         return Said(done.returncode, done.stdout, done.stderr)

@@ -39,8 +39,8 @@ PLAN = EvaluationPlan(
     "kept",
     MovingArm.name,
     (
-        PlannedPolicy("old", "old/0", "0" * 64, "positive"),
-        PlannedPolicy("new", "new/1", "1" * 64, "positive"),
+        PlannedPolicy("old", "old/0", "0" * 64, "positive", "/old"),
+        PlannedPolicy("new", "new/1", "1" * 64, "positive", "/new"),
     ),
     5,
     (TASK,),
@@ -108,13 +108,13 @@ def typing(*keys: OperatorKey) -> Callable[[MovingArm], ScriptedKeys]:
     def pressed(arm: MovingArm) -> ScriptedKeys:
         before = (None, *keys)
         return ScriptedKeys(
-            *((_steadily(arm, last is START), key) for last, key in zip(before, keys, strict=False))
+            *((steadily(arm, last is START), key) for last, key in zip(before, keys, strict=False))
         )
 
     return pressed
 
 
-def _steadily(arm: MovingArm, driven: bool) -> Callable[[], bool]:
+def steadily(arm: MovingArm, driven: bool) -> Callable[[], bool]:
     """A moment: for some commands now the policy drove the arm, or it was held still."""
     return lambda: len(arm.sent) >= STEADY and all(bool(sent[2] > 0) == driven for sent in arm.sent[-STEADY:])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shlex
@@ -9,6 +10,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,9 +29,11 @@ from tests.benchmarks.chaos_run import NODE, plan, run
 from tests.benchmarks.chaos_watch import Watch, manifest_seconds
 from tests.workflows.judgements import newest_judgements
 from value_model.gate_report import GateReport
+from workflows.cli import main
 from workflows.demo_iterations import standing_after
 from workflows.evaluation import EvaluationConfig
 from workflows.ledger import Ledger
+from workflows.local_ray import local_ray
 from workflows.simulated_labelling import ANNOTATOR
 from workflows.step_files import ADVANTAGES_FILE
 from workflows.step_store import StepStore
@@ -45,11 +50,26 @@ def command(*words: str) -> list[str]:
     return [sys.executable, "-m", "workflows.cli", *words]
 
 
+def run_here(*words: str) -> tuple[int, str, str]:
+    """Exit status, standard output and standard error of ``recap`` by its entry point, in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        status = main(words)
+    return status, out.getvalue(), err.getvalue()
+
+
 def recap(*words: str) -> str:
     """Runs ``recap`` and returns what it printed; fails the test with its errors otherwise."""
-    done = subprocess.run(command(*words), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{words}: {done.stderr}\n{done.stdout}"
-    return done.stdout
+    status, out, err = run_here(*words)
+    assert status == 0, f"{words}: {err}\n{out}"
+    return out
+
+
+@pytest.fixture(scope="module")
+def ray_here() -> Iterator[None]:
+    """One Ray for what follows on the demo: a start of it and its workers takes longer than the steps."""
+    with local_ray(2):
+        yield
 
 
 @dataclass(frozen=True)
@@ -63,11 +83,13 @@ class Finished:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """One undisturbed run, shared by all tests of this file."""
+    """One undisturbed run in a process of its own, shared by all tests of this file."""
     root = tmp_path_factory.mktemp("demo") / "workspace"
     began = time.monotonic()
-    output = recap("demo", "--workspace", str(root), *TINY)
-    return Finished(Workspace(root), output, time.monotonic() - began)
+    words = command("demo", "--workspace", str(root), *TINY)
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{done.stderr}\n{done.stdout}"
+    return Finished(Workspace(root), done.stdout, time.monotonic() - began)
 
 
 def test_it_says_what_came_of_it_and_what_to_do_next(finished: Finished) -> None:
@@ -157,6 +179,7 @@ def test_killed_again_and_again_it_comes_to_the_same_as_undisturbed(
     assert watch.attempts_s >= 0.8 * manifest_seconds(workspace.steps)
 
 
+@pytest.mark.usefixtures("ray_here")
 def test_a_second_iteration_rolls_out_the_champion_and_takes_in_what_it_did(
     finished: Finished, tmp_path: Path
 ) -> None:
@@ -201,6 +224,7 @@ def test_the_quick_demo_shows_what_the_gate_found_and_is_not_stopped_by_it(finis
     assert len(ensemble.members) == 2 and ensemble.training["steps"] == 15
 
 
+@pytest.mark.usefixtures("ray_here")
 def test_value_check_tells_by_its_status_and_can_judge_anew(finished: Finished, tmp_path: Path) -> None:
     said: list[str] = []
     status = check_values(finished.workspace, say=said.append)
@@ -219,6 +243,7 @@ def test_value_check_tells_by_its_status_and_can_judge_anew(finished: Finished, 
         check_values(Workspace(root))
 
 
+@pytest.mark.usefixtures("ray_here")
 def test_values_that_cannot_be_trusted_stop_the_turn_until_a_person_answers_for_them(
     finished: Finished, tmp_path: Path
 ) -> None:
@@ -227,18 +252,18 @@ def test_values_that_cannot_be_trusted_stop_the_turn_until_a_person_answers_for_
     # No value spreads more than the returns do: this bound closes the gate for certain.
     (root / "recap.toml").write_text("[gate]\nfail_spread = 1.0\nwarn_spread = 1.0\n")
     small = ("--policy-steps", "20", "--value-steps", "15", "--starts", "4")
-    words = command("improve", "--workspace", str(root), *small)
+    words = ("improve", "--workspace", str(root), *small)
     ledger = Ledger(Workspace(root))
     before = (ledger.champions(), ledger.iterations())
-    stopped = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert stopped.returncode == 1, stopped.stderr
-    assert "STOP  values vary: " in stopped.stdout
-    assert "nothing was fine-tuned" in stopped.stderr and "--accept-values" in stopped.stderr
+    status, out, err = run_here(*words)
+    assert status == 1, err
+    assert "STOP  values vary: " in out
+    assert "nothing was fine-tuned" in err and "--accept-values" in err
     page = root / "reports" / "values-2.html"
-    assert str(page) in stopped.stdout and "Can these values be trusted?" in page.read_text()
+    assert str(page) in out and "Can these values be trusted?" in page.read_text()
     assert (ledger.champions(), ledger.iterations()) == before
     trained = len(StepStore(Workspace(root).steps).published("fine_tune_recap"))
-    accepted = recap(*words[3:], "--accept-values")
+    accepted = recap(*words, "--accept-values")
     assert "a person had the loop go on all the same (--accept-values)" in accepted
     assert "Iteration 2: " in accepted
     assert len(StepStore(Workspace(root).steps).published("fine_tune_recap")) == trained + 1
@@ -247,6 +272,7 @@ def test_values_that_cannot_be_trusted_stop_the_turn_until_a_person_answers_for_
     assert "✕ not trusted" in top and "--accept-values" in top
 
 
+@pytest.mark.usefixtures("ray_here")
 def test_the_other_commands_work_on_what_the_demo_left(finished: Finished, tmp_path: Path) -> None:
     root = str(finished.workspace.root)
     assert "champion: " in recap("status", "--workspace", root)
@@ -259,6 +285,7 @@ def test_the_other_commands_work_on_what_the_demo_left(finished: Finished, tmp_p
     assert len(labels.read_text().splitlines()) == 21
 
 
+@pytest.mark.usefixtures("ray_here")
 def test_the_next_turn_takes_in_what_was_recorded_since(finished: Finished, tmp_path: Path) -> None:
     root = tmp_path / "workspace"
     subprocess.run(["cp", "-a", str(finished.workspace.root), str(root)], check=True)

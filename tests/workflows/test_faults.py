@@ -1,7 +1,7 @@
 """What goes wrong by itself: each fault is named and isolated, nothing is lost, and the champion stays.
 
-Through ``recap improve`` in processes of its own. In each case the same command succeeds when the cause is
-mended.
+Through the entry point of ``recap improve``; its steps run in the worker processes of one Ray. In each case
+the same command succeeds when the cause is mended.
 """
 
 from __future__ import annotations
@@ -10,15 +10,23 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from pipeline.workspace import Workspace
 from tests.workflows.faults_lab import IMPROVE, Lab, copy_lab, fill, original_lab, small_disk
+from workflows.local_ray import local_ray
 from workflows.step_faults import PAUSES_S
 from workflows.step_files import ADVANTAGES_FILE
+
+
+@pytest.fixture(scope="module")
+def ray_here() -> Iterator[None]:
+    """One Ray for all tests that compute steps: a start of it and its workers takes longer than they do."""
+    with local_ray(2):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +41,7 @@ def lab(original: Lab, tmp_path: Path) -> Lab:
     return copy_lab(original, tmp_path / "lab")
 
 
+@pytest.mark.usefixtures("ray_here")
 def test_a_full_disk(original: Lab, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "160m") as disk:
         lab = copy_lab(original, disk / "lab")
@@ -105,7 +114,10 @@ def test_a_corrupt_artefact(
     again: list[str],
     status: int,
     seen: bool,
+    request: pytest.FixtureRequest,
 ) -> None:
+    if again:
+        request.getfixturevalue("ray_here")
     path = artefact(lab)
     lab.forget(*again)
     before, whole = lab.history(), path.read_bytes()
@@ -130,7 +142,7 @@ def test_a_missing_episode(lab: Lab) -> None:
     failure = next(event.episode_id for event in before.labels if event.outcome == "failure")
     path = next(lab.workspace.episodes.rglob(f"{failure}.h5"))
     aside = path.rename(lab.root / "aside.h5")
-    stopped = lab.improve()
+    stopped = lab.run_apart(*IMPROVE)
     assert stopped.status == 2 and "no episode is labelled failure" in stopped.error
     assert f"episode {failure} is gone from " in stopped.err
     assert f"problem: episode {failure} is gone from " in lab.run("status").out
@@ -178,6 +190,7 @@ def fewer_rows(path: Path) -> None:
     pq.write_table(table.slice(0, table.num_rows - 1), path)
 
 
+@pytest.mark.usefixtures("ray_here")
 @pytest.mark.parametrize("poison", [cut, other_labels, fewer_rows])
 def test_a_poisoned_snapshot(lab: Lab, poison: Callable[[Path], None]) -> None:
     lab.forget("report")
@@ -223,6 +236,7 @@ def test_a_poisoned_label_file(lab: Lab, tmp_path: Path, poison: str) -> None:
     assert (after.champions, after.iterations) == (before.champions, before.iterations)
 
 
+@pytest.mark.usefixtures("ray_here")
 def test_a_step_that_always_fails_is_named_tried_as_often_as_stated_and_isolated(lab: Lab) -> None:
     """A file of its input gives an I/O error whenever it is read, as a failing disk does."""
     lab.forget("conditioned_dataset", "report")

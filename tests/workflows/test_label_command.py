@@ -74,7 +74,11 @@ def dispute(recap: Recap, episode: str = "episode-000") -> None:
 def test_setting_quality_and_marks_and_undoing(recap: Recap) -> None:
     words = ["set", "episode-000", "success", "--annotator", "ana", "--quality", "clumsy"]
     marks = ["--mark", "success:11", "--mark", "segment:0-5:reach: the cube"]
-    assert recap(*words, *marks) == (0, "episode-000: success by ana\n", "")
+    assert recap(*words, *marks) == (
+        0,
+        "episode-000: success by ana\n  segment:0-5:reach: the cube\n  success:11\n",
+        "",
+    )
     with recap.store() as store:
         assert store.marks("episode-000") == [
             Mark("segment", 0, 5, "reach: the cube"),

@@ -25,8 +25,9 @@ from tests.workflows.turn_lab import Lab
 from tests.workflows.turn_lab import make_lab as make_turn_lab
 from workflows.base_policy import require_base_policy
 from workflows.cli import main
-from workflows.labelled_subtasks import FROM_LABELS, subtask_lines, subtask_problems
+from workflows.labelled_subtasks import FROM_LABELS, subtask_lines, subtask_problems, trained_rows
 from workflows.policy_door import DoorConfig, dataset_step, newest_data, workspace_step
+from workflows.policy_folders import folders_of
 from workflows.policy_training_config import PolicyTrainingConfig
 from workflows.policy_training_state import policy_fingerprint
 from workflows.step_files import CHECKPOINT
@@ -127,6 +128,17 @@ def test_who_predicts_none_says_that_they_are_not_used(
     assert "subtasks" not in json.loads((step.path / CHECKPOINT / "training.json").read_text())
 
 
+def test_a_sub_task_that_is_named_like_a_folder_is_no_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "place").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert folders_of({"subtasks": ["place"]}) == []
+    assert [folder.path for folder in folders_of({"vlm": "place", "subtasks": ["place"]})] == [
+        tmp_path / "place"
+    ]
+
+
 def step_key(lab: Workspace, subtasks: Any) -> str:
     config = DoorConfig("gen3_vla", options=TINY | {"subtasks": subtasks})
     return workspace_step(lab, newest_data(lab), config).key
@@ -134,6 +146,7 @@ def step_key(lab: Workspace, subtasks: Any) -> str:
 
 def test_names_of_the_labels_are_those_that_could_be_given(lab: Workspace, tmp_path: Path) -> None:
     assert step_key(lab, FROM_LABELS) == step_key(lab, ["lift it", "reach the cube"])
+    assert step_key(lab, FROM_LABELS) == step_key(lab, "From  Labels")
     assert step_key(lab, FROM_LABELS) != step_key(lab, ["reach the cube", "lift it"])
     bare = make_lab(tmp_path / "bare")
     for wanted, of in ((FROM_LABELS, ""), (["fold", "dance"], " of fold, dance")):
@@ -141,6 +154,14 @@ def test_names_of_the_labels_are_those_that_could_be_given(lab: Workspace, tmp_p
             InputError, match=f"subtasks: no label of these episodes has a segment{of}: mark some"
         ):
             step_key(bare, wanted)
+    # Frames that two sub-tasks claim are of none, and so are those of an episode that does not train.
+    claimed = make_lab(tmp_path / "claimed", [(segment(0, 3, "a"), segment(0, 3, "b")), (), (), ()])
+    last = claimed.list_episodes()[-1].id
+    rows = read_snapshot(newest_data(claimed).snapshot)
+    unused = [replace(row, marks=(segment(0, 2, "c"),), outcome="exclude") for row in rows[-1:]]
+    assert unused[0].episode_id == last and trained_rows([*rows[:-1], *unused]) == rows[:-1]
+    with pytest.raises(InputError, match="no label of these episodes has a segment"):
+        step_key(claimed, FROM_LABELS)
     dataset = tmp_path / "dataset"
     (dataset / "meta").mkdir(parents=True)
     (dataset / "meta/info.json").write_text("{}")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.labels import LabelStore
@@ -17,7 +21,7 @@ from tests.tiny_smolvla import TINY_ACT, TINY_GEN3
 from tests.workflows.door_lab import DRIVER, make_lab
 from workflows.cli import main
 from workflows.comparison import Attempt
-from workflows.policy_evaluation import difference, figures, find_checkpoint
+from workflows.policy_evaluation import difference, difference_lines, figures, find_checkpoint
 from workflows.recorded_evaluation import recorded_policies
 
 ONE = ["--starts", "1", "--max-seconds", "1"]
@@ -84,6 +88,9 @@ def test_a_step_is_named_with_its_policys_type(
         found = find_checkpoint(str(step), lab)
         assert found.name == f"{kind} train_policy/{kind[0]}1fa245a"
         assert found.label == f"{kind} {kind[0]}1fa245a", "what a film has room for"
+    (tmp_path / "good").symlink_to(step / "checkpoint")
+    linked = find_checkpoint(str(tmp_path / "good"), lab)
+    assert (linked.name, linked.label) == (f"good ({found.name})", "good")
     shutil.copytree(checkpoints["act"], tmp_path / "mine")
     assert find_checkpoint(str(tmp_path / "mine"), lab).name == "act mine"
     (tmp_path / "empty").mkdir()
@@ -104,6 +111,58 @@ def test_the_difference_counts_pairs() -> None:
     assert found["interventions_per_episode"]["value"] == pytest.approx(-0.75)
     assert figures(better)["successes_per_hour"]["value"] == pytest.approx(2700)
     assert figures(worse)["interventions_per_episode"]["value"] == 1.0
+
+
+def exact_p(better: list[int]) -> float:
+    """One-sided, over all swaps, for starts that only the candidate (1) or only the other (-1) solved."""
+    swaps = itertools.product((1, -1), repeat=len(better))
+    sums = [sum(s * z for s, z in zip(signs, better, strict=True)) for signs in swaps]
+    return sum(one >= sum(better) for one in sums) / len(sums)
+
+
+@given(better=st.lists(st.sampled_from([1, 0, -1]), min_size=1, max_size=9))
+@example(better=[1])
+@example(better=[1, 1])
+@example(better=[1, 1, 1])
+@example(better=[1] * 5)
+@example(better=[0, 0])
+def test_the_difference_is_tested_as_by_all_swaps(better: list[int]) -> None:
+    candidate, reference = (
+        [Attempt("t", i, one == side, 9, 1.0) for i, one in enumerate(better)] for side in (1, -1)
+    )
+    found = difference(candidate, reference)
+    p = exact_p(better)
+    telling = sum(map(abs, better))
+    assert found["p_value"] >= 0.5**telling
+    assert found["p_value"] == pytest.approx(p, abs=5 * math.sqrt(p * (1 - p) / 9999) + 2e-4)
+    assert found["too_few"] == (telling < 5) and found["telling"] == telling
+    if telling < 5:
+        assert not found["better"] and found["successes_per_hour"]["low"] is None
+    elif abs(p - 0.05) > 0.01:
+        assert found["better"] == (p < 0.05)
+
+
+@pytest.mark.parametrize(
+    ("starts", "words"),
+    [
+        (1, "the same start: too few starts to judge (1 of them tells the two apart)"),
+        (3, "the same 3 starts: too few starts to judge (3 of them tell the two apart)"),
+        (5, "the same 5 starts: better beyond chance (one-sided p 0.03"),
+    ],
+)
+def test_no_verdict_from_too_few_starts(starts: int, words: str) -> None:
+    candidate, reference = ([Attempt("t", i, won, 9, 1.0) for i in range(starts)] for won in (True, False))
+    said = "\n".join(difference_lines("B", "A", difference(candidate, reference)))
+    assert words in said and ("successes per hour +3600 [" in said) == (starts == 5)
+
+
+def test_a_policy_is_not_compared_with_itself(
+    lab: Workspace, checkpoints: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(checkpoints["act"], tmp_path / "copy")
+    assert evaluate(lab, str(checkpoints["act"]), str(tmp_path / "copy"), *ONE) == 2
+    said = capsys.readouterr().err
+    assert "are the same checkpoint" in said and said.count("\n") == 1
 
 
 def test_recorded_rollouts_become_a_table_by_checkpoint(
@@ -137,6 +196,7 @@ def test_without_labels_marks_can_stand_in(tmp_path: Path, capsys: pytest.Captur
         (["a", "b", "c"], "give one checkpoint, or two to compare"),
         (["champion"], "there is no champion yet"),
         (["/no/such/folder"], "is neither champion, base nor a checkpoint's folder"),
+        (["a", "b", "--film", "both.mp4"], "name a file that ends in .gif"),
         (["--marks"], "--marks is for --from-episodes"),
         (["--from-episodes", "champion"], "--from-episodes takes --task, --marks and --json"),
     ],

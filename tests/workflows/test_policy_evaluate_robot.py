@@ -29,8 +29,10 @@ from workflows.recorded_evaluation import recorded_policies
 TASK = "pick up the red cube"
 PATIENCE_S = 60.0
 ENTER = "then ENTER"
+DONE = "all attempts are done"
 UP = b"\x1b[A"  # the arrow: forward
 Script = list[tuple[str, bytes]]
+LAST = (DONE, b"\r")
 
 
 class Screen(io.StringIO):
@@ -115,21 +117,23 @@ def test_two_policies_are_judged_blindly_and_compared(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     old, new = map(str, checkpoints)
-    words = [old, new, "--name", "pairs", "--starts", "2", "--max-seconds", "60"]
+    words = [old, new, "--name", "pairs", "--starts", "2", "--max-seconds", "60", "--operator", "none"]
     script = [*attempt(b"s"), *attempt(b"d"), *attempt(b"f"), (ENTER, b"q")]
     status, said = run(monkeypatch, keyboard, lab, script, *words)
     assert status == 0
-    assert "start 1 of 2, first of two: lay out the scene, then ENTER" in said
-    assert "start 1 of 2, second of two: put everything back as it was, then ENTER" in said
-    assert "start 1 of 2, second of two, again: put everything back as it was, then ENTER" in said
-    before_the_table = said[: said.index("evaluation pairs on simulated_gen3")]
-    assert "old" not in before_the_table and "new" not in before_the_table, "the person is blind"
-    assert "2 attempts left, go on with: recap policy evaluate --robot --name pairs" in said
+    assert f"start 1 of 2, first of two: {TASK}; lay out the scene as for start 1, then ENTER" in said
+    assert f"start 1 of 2, second of two: {TASK}; put everything back as it was, then ENTER" in said
+    assert f"start 1 of 2, second of two, again: {TASK}; put everything back as it was, then ENTER" in said
+    assert "gen3_vla" not in said and "per hour" not in said, "the person is blind, also in between"
+    assert "2 of 4 attempts done; figures come when all are" in said
+    go_on = "recap policy evaluate --robot --name pairs --operator none --person ana --rate 20 --workspace"
+    assert f"2 attempts left, go on with: {go_on}" in said
+    assert "NOBODY CAN TAKE OVER (SPACE stops the arm)" in said
     # Space is the emergency stop: the person says afterwards how it ended, and nothing goes on before.
     stopped = [(ENTER, b"\r"), ("running:", b" "), ("how did it end?", b"c\r"), ("how did it end?", b"f")]
     film = tmp_path / "film.gif"
     status, said = run(
-        monkeypatch, keyboard, lab, [*stopped, *attempt(b"s")], "--name", "pairs", "--film", str(film)
+        monkeypatch, keyboard, lab, [*stopped, *attempt(b"s"), LAST], "--name", "pairs", "--film", str(film)
     )
     assert status == 0
     plan = read_plan(lab, "pairs")
@@ -145,6 +149,7 @@ def test_two_policies_are_judged_blindly_and_compared(
         assert (facts["start"], facts["sha256"]) == (one.attempt.start, policy.digest)
     with LabelStore(lab.labels_path) as store:
         assert {label.outcome for label in store.current().values()} == {"success", "failure", "exclude"}
+    assert "1 emergency stop\n" in said
     assert "judged by ana (4)" in said and "attempts left" not in said and "against" in said
     with Image.open(film) as picture:
         assert getattr(picture, "n_frames", 1) > 1
@@ -153,6 +158,22 @@ def test_two_policies_are_judged_blindly_and_compared(
     assert "--name pairs is an evaluation with 2 policies, not 1" in capsys.readouterr().err
     assert evaluate(lab, "--name", "pairs", "--starts", "3") == 2
     assert "starts 2, not 3: go on with it, or choose another name" in capsys.readouterr().err
+
+
+def test_an_evaluation_whose_last_attempt_was_stopped_is_finished_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+    keyboard: Terminal,
+    lab: Workspace,
+    checkpoints: tuple[Path, Path],
+    tmp_path: Path,
+) -> None:
+    film = tmp_path / "film.gif"
+    words = [*map(str, checkpoints), "--name", "stopped", "--starts", "1", "--film", str(film)]
+    stopped: Script = [(ENTER, b"\r"), ("running:", b" "), ("how did it end?", b"f")]
+    status, said = run(monkeypatch, keyboard, lab, [*attempt(b"s"), *stopped, (DONE, b"q")], *words)
+    assert status == 0 and film.exists()
+    assert "what you say is kept under the name ana\n" in said
+    assert "put it right in the labelling app" in said and "attempts left" not in said
 
 
 def test_figures_are_those_of_the_recorded_evaluation(
@@ -169,6 +190,7 @@ def test_figures_are_those_of_the_recorded_evaluation(
         ("time was up: failure", b"\r"),
         ("running:", UP),
         ("YOU have taken over", b"s"),
+        LAST,
     ]
     status, said = run(monkeypatch, keyboard, lab, script, *words, "--operator", "keyboard")
     assert status == 0 and "A gen3_vla old" in said
@@ -188,7 +210,7 @@ def test_a_policy_on_another_machine_is_evaluated_as_one_here(
 ) -> None:
     with serving(Weighing("far-away")) as server:
         words = [server.url, "--name", "served", "--starts", "1"]
-        status, said = run(monkeypatch, keyboard, lab, attempt(b"s"), *words)
+        status, said = run(monkeypatch, keyboard, lab, [*attempt(b"s"), LAST], *words)
     assert status == 0 and "A far-away: asked for what its server asks it for" in said
     plan = read_plan(lab, "served")
     assert plan is not None and plan.max_seconds == 60
@@ -205,10 +227,13 @@ def test_a_policy_on_another_machine_is_evaluated_as_one_here(
         (["{old}", "--task", "stack the plates"], "unknown task"),
         (["{old}", "--name", "../x"], "letters, digits"),
         (["{old}", "--film", "x.gif"], "--film needs two"),
+        (["{old}", "{old}"], "are the same checkpoint"),
+        (["{old}", "{new}", "--film", "x.mp4"], "name a file that ends in .gif"),
         (["{old}", "--operator", "gampad"], "did you mean"),
         (["{old}", "--rate", "0"], "rate"),
         (["{old}", "--operator", "none"], "nobody could say what came of it"),
         (["{empty}"], "empty"),
+        (["{old}", "--person", ""], "--person is empty"),
         (["{old}", "--marks"], "--marks is for --from-episodes"),
     ],
 )
@@ -221,11 +246,11 @@ def test_what_cannot_be_run_is_one_line_before_the_arm_moves(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "empty").mkdir()
-    given = [word.format(old=checkpoints[0], empty=tmp_path / "empty") for word in words]
+    given = [word.format(old=checkpoints[0], new=checkpoints[1], empty=tmp_path / "empty") for word in words]
     assert evaluate(lab, *given) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
-    assert lab.list_episodes() == []
+    assert lab.list_episodes() == [] and not list(lab.root.glob("evaluations/*.json"))
 
 
 def test_an_unknown_robot_is_refused(

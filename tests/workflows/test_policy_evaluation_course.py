@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from collectors import collection_session
+from collectors.episode_log import End
 from collectors.operator_keys import OperatorKey
+from collectors.recording import record_episode
 from collectors.telemetry import Phase
 from pipeline.episode_file import EpisodeReader
 from pipeline.errors import InputError
@@ -32,10 +36,12 @@ from tests.workflows.killed_evaluation import (
     SUCCESS,
     Upwards,
     go_on,
+    steadily,
     typing,
 )
 from workflows.comparison import paired_share
 from workflows.policy_evaluation import difference
+from workflows.policy_evaluation_course import outcome_of
 from workflows.policy_evaluation_runs import Run, film, results, runs_of, settle
 from workflows.recorded_evaluation import recorded_policies
 
@@ -56,7 +62,8 @@ def test_policies_take_turns_and_words_become_labels(workspace: Workspace) -> No
         *(START, FAILURE, SUCCESS),  # a wrong key, put right
         *(START, SUCCESS, AGAIN),  # and one that does not count after all
         *(START, FAILURE),
-        *(START, SUCCESS),
+        *(START, SUCCESS, FAILURE, SUCCESS),  # the last one can be put right too
+        START,
     )
     summary = go_on(workspace, keys, plan=TWO_STARTS, telemetry=screen)
     runs = runs_of(workspace, TWO_STARTS)
@@ -74,14 +81,20 @@ def test_policies_take_turns_and_words_become_labels(workspace: Workspace) -> No
         assert said == ["failure", "success"], "nothing that was said is lost"
         assert store.current()[runs[0].entry.id].note == "evaluation kept, start 1"
     told = "\n".join(shown.message for shown in screen.shown)
-    assert "start 1 of 2, first of two: lay out the scene, then ENTER" in told
+    assert (
+        f"start 1 of 2, first of two: {PLAN.tasks[0]}; lay out the scene as for start 1, then ENTER" in told
+    )
+    assert (
+        "all attempts are done: S F D to correct the last, ENTER ends" in told and runs[-1].entry.id in told
+    )
+    assert any(shown.can_correct for shown in screen.shown) and not screen.shown[0].can_correct
     assert "old" not in told and "new/" not in told
 
 
 def test_nothing_goes_on_before_it_was_said_how_it_ended(workspace: Workspace) -> None:
     one = replace(TWO_STARTS, starts=1, policies=TWO_STARTS.policies[:1])
     screen = Screen()
-    keys = typing(START, OperatorKey.EMERGENCY_STOP, OperatorKey.CLEAR_FAULTS, START, FAILURE)
+    keys = typing(START, OperatorKey.EMERGENCY_STOP, OperatorKey.CLEAR_FAULTS, START, FAILURE, START)
 
     def waiting(arm: MovingArm) -> ScriptedKeys:
         pressed = keys(arm)
@@ -102,7 +115,15 @@ def _shows(screen: Screen, phase: Phase) -> bool:
 
 def test_time_that_runs_out_is_a_failure(workspace: Workspace) -> None:
     one = replace(TWO_STARTS, starts=1, policies=TWO_STARTS.policies[:1], max_seconds=0.2)
-    go_on(workspace, typing(START), plan=one, settings=replace(SETTINGS, max_seconds=0.2))
+    screen = Screen()
+
+    def over() -> bool:
+        return bool(screen.shown) and "all attempts are done" in screen.shown[-1].message
+
+    def keys(arm: MovingArm) -> ScriptedKeys:
+        return ScriptedKeys((lambda: bool(arm.sent), START), (over, START))
+
+    go_on(workspace, keys, plan=one, settings=replace(SETTINGS, max_seconds=0.2), telemetry=screen)
     (run,) = runs_of(workspace, one)
     assert run.outcome == "failure" and run.entry.length == 20
 
@@ -197,3 +218,78 @@ def test_a_policy_that_fails_is_not_named_before_the_end(workspace: Workspace) -
     (run,) = runs_of(workspace, two)
     assert run.outcome == "exclude" and run.entry.info.extra["ended"]["by"] == "the policy failed"
     assert not any("not finite" in shown.message for shown in screen.shown)
+
+
+class FailsAtTheSecond(Upwards):
+    """Whichever policy is reset as the second gives no plan."""
+
+    resets = 0
+
+    def reset(self, task: str, seed: int | None = None) -> None:
+        """Counts, over all policies."""
+        FailsAtTheSecond.resets += 1
+        self.fails = FailsAtTheSecond.resets == 2
+
+    def plan(self, observation: dict[str, Any]) -> np.ndarray:
+        """Sixteen steps, or none."""
+        if self.fails:
+            raise RuntimeError("CUDA out of memory")
+        return super().plan(observation)
+
+
+class Slow(Upwards):
+    """Looks for a while."""
+
+    def plan(self, observation: dict[str, Any]) -> np.ndarray:
+        """Sixteen steps."""
+        time.sleep(0.3)
+        return super().plan(observation)
+
+
+@pytest.mark.parametrize("case", ["the policy fails", "emergency stop", "fault"])
+def test_a_word_after_an_attempt_that_left_nothing_is_not_about_the_one_before(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    screen = Screen()
+    arms: list[MovingArm] = []
+    attempts: list[int] = []
+    FailsAtTheSecond.resets = 0
+
+    def record(*words: Any, **more: Any) -> Any:
+        attempts.append(len(attempts))
+        if case == "fault" and len(attempts) == 2:  # before its first frame
+            arms[0].fault_at = len(arms[0].sent)
+        return record_episode(*words, **more)
+
+    monkeypatch.setattr(collection_session, "record_episode", record)
+
+    def told(words: str) -> bool:
+        return bool(screen.shown) and words in screen.shown[-1].message
+
+    def keys(arm: MovingArm) -> ScriptedKeys:
+        arms.append(arm)
+        after = {
+            "the policy fails": [(lambda: told("the policy failed"), AGAIN)],
+            "emergency stop": [
+                (lambda: told("looks at the scene"), OperatorKey.EMERGENCY_STOP),
+                (lambda: _shows(screen, Phase.STOPPED), FAILURE),
+            ],
+            "fault": [(lambda: _shows(screen, Phase.STOPPED), AGAIN)],
+        }[case]
+        first = [(steadily(arm, False), START), (steadily(arm, True), SUCCESS), (steadily(arm, False), START)]
+        return ScriptedKeys(*first, *after, (lambda: told("counts when an attempt has been run"), STOP))
+
+    policies = (
+        FailsAtTheSecond if case == "the policy fails" else Slow if case == "emergency stop" else Upwards
+    )
+    go_on(workspace, keys, plan=TWO_STARTS, policies=policies, telemetry=screen)
+    (run,) = runs_of(workspace, TWO_STARTS)
+    assert run.outcome == "success"
+    with LabelStore(workspace.labels_path) as store:
+        assert len(store.history(run.entry.id)) == 1
+
+
+@pytest.mark.parametrize("end", [End.EMERGENCY_STOP, End.ARM_STOPPED])
+def test_a_mark_of_the_moment_of_a_stop_is_asked_for_again(end: End) -> None:
+    assert outcome_of(end, "success") is None
+    assert outcome_of(End.OPERATOR, "success") == "success"

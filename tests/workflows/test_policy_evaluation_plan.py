@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +21,8 @@ from workflows.policy_evaluation_plan import (
     read_plan,
 )
 
-OLD = PlannedPolicy("champion", "fine_tune/0123", "0" * 64, "positive")
-NEW = PlannedPolicy("/new", "/new", "1" * 64, "positive")
+OLD = PlannedPolicy("champion", "fine_tune/0123", "0" * 64, "positive", "/runs/fine_tune/0123/checkpoint")
+NEW = PlannedPolicy("/new", "/new", "1" * 64, "positive", "/new")
 PLAN = EvaluationPlan(
     "monday",
     "moving_arm",
@@ -114,6 +115,38 @@ def test_a_damaged_plan_is_said_to_be_damaged(tmp_path: Path, text: str) -> None
     path.rename(plan_path(workspace, "tuesday"))
     with pytest.raises(InputError, match="it is named monday"):
         read_plan(workspace, "tuesday")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("max_seconds", value) for value in (None, "60", -1, 0, 1e400, True)),
+        *(("rate_hz", value) for value in (None, "20", 0, True)),
+        *(("guidance", value) for value in ("x", -1, 1e400)),
+        *(("seed", value) for value in (-5, 2**32, True, 1.0)),
+        *(("starts", value) for value in (True, 2.0, 0, None)),
+        *(("tasks", value) for value in ("open the drawer", [1], None)),
+        *(("policies", value) for value in ([1], "ab", [])),
+        ("id", 5),
+        ("robot", 7),
+        ("surplus", 1),
+        *(("policies.0.given", value) for value in (5, None)),
+        ("policies.0.asked_for", "banana"),
+        ("policies.0.digest", 3),
+        ("policies.0.recorded", None),
+        ("policies.0.folder", None),
+    ],
+)
+def test_a_plan_that_was_edited_by_hand_is_refused(tmp_path: Path, field: str, value: object) -> None:
+    workspace = Workspace(tmp_path)
+    PLAN.save(workspace)
+    path = plan_path(workspace, "monday")
+    document = json.loads(path.read_text())
+    *_, name = field.split(".")
+    (document["policies"][0] if "." in field else document)[name] = value
+    path.write_text(json.dumps(document))
+    with pytest.raises(InputError):
+        read_plan(workspace, "monday")
 
 
 def test_what_cannot_be_planned_is_refused() -> None:

@@ -52,8 +52,9 @@ print(json.dumps({"task": batch["task"], "state": batch[OBS_STATE][0].tolist(), 
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def ray_here() -> Iterator[None]:
+    """One Ray for the tests that train; the others have no need of it."""
     with local_ray(2):
         yield
 
@@ -86,6 +87,7 @@ def observation() -> dict[str, object]:
     return {**dict.fromkeys(STATE_NAMES, 0.1), "table": image, "wrist": image}
 
 
+@pytest.mark.usefixtures("ray_here")
 def test_smolvla_learns_from_the_newest_advantages_and_loads_without_us(
     lab: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -122,6 +124,7 @@ def test_smolvla_learns_from_the_newest_advantages_and_loads_without_us(
     assert "used again" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("ray_here")
 def test_act_gets_the_advantage_in_its_state_from_a_dataset(
     lab: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -81,7 +81,7 @@ def test_several_processes_take_the_steps_of_one(config: PolicyTrainingConfig, w
 @given(
     st.integers(1, 5),
     st.lists(st.integers(1, 4), min_size=5, max_size=9),
-    st.sampled_from(["gen3_vla", "pi0"]),
+    st.sampled_from(["gen3_vla", "evo1", "pi0"]),
     st.integers(0, 2**32),
 )
 def test_weighted_shares_of_the_loss_are_the_loss_of_the_batch(
@@ -93,7 +93,7 @@ def test_weighted_shares_of_the_loss_are_the_loss_of_the_batch(
 
     def mean(rows: slice) -> float:
         """As the policy's own loss: over the steps that count, or over all."""
-        counts = ~padded[rows] if kind == "gen3_vla" else torch.ones_like(padded[rows])
+        counts = ~padded[rows] if kind != "pi0" else torch.ones_like(padded[rows])
         return float((errors[rows] * counts).sum() / counts.sum())
 
     total = 0.0

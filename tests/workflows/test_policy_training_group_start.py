@@ -9,9 +9,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from pipeline.errors import InputError
@@ -23,6 +25,7 @@ from tests.workflows.test_value_training import training_processes
 from workflows.local_ray import local_ray
 from workflows.policy_training import train_policy
 from workflows.policy_training_group_start import train_policy_together
+from workflows.ray_training import train_together
 
 # As in one process up to the order of sums, since nothing is drawn but batches and dropped indicators.
 STILL = {**OPTIONS, "action_head": "regression", "random_shift": 0, "color_jitter": 0.0}
@@ -52,6 +55,15 @@ def kill_one_worker(resume: Path, ended: threading.Event, kept: list[int]) -> No
         kept.append(kept_step(resume))
 
 
+def refused_by_one(device: str, workers: int, progress: object) -> dict[str, Any]:
+    """What the first process does then waits for the second, which is gone."""
+    assert (device, progress is None) == ("cpu", torch.distributed.get_rank() == 1)
+    if torch.distributed.get_rank() == workers - 1:
+        raise InputError("the second process alone found something wrong")
+    torch.distributed.barrier()
+    return {}
+
+
 def test_two_processes_one_of_them_killed_give_the_policy_of_one(tmp_path: Path) -> None:
     alone = train_policy(TABLE, INDICATORS, ALONE, None, tmp_path / "alone")
     resume, out = tmp_path / "resume.safetensors", tmp_path / "together"
@@ -76,6 +88,10 @@ def test_two_processes_one_of_them_killed_give_the_policy_of_one(tmp_path: Path)
         # The machine's two cores are known to Ray now.
         with pytest.raises(InputError, match="3 workers need as many cores, and there are 2: use fewer"):
             train_policy_together(TABLE, INDICATORS, replace(ALONE, workers=3), None, tmp_path / "no")
+        with pytest.raises(InputError, match=r"^the second process alone found something wrong$"):
+            train_together(
+                refused_by_one, (2,), workers=2, device="cpu", out=tmp_path / "refused", what="a policy"
+            )
     assert len(kept) > 1 and min(kept) == kept[0], "it went on, and did not begin anew"
     assert resume.is_file(), "who publishes the result removes it"
     assert told[-1] == (ALONE.steps, ALONE.steps, together.final_loss)

@@ -19,7 +19,9 @@ from value_model.scoring import predict
 from value_model.training import FoldResult
 from value_model.training_curves import CURVES_NAME, read_curves
 from workflows.local_ray import local_ray
-from workflows.value_training import resume_path, train_member
+from workflows.step_resume import resume_path
+from workflows.value_steps import step_key
+from workflows.value_training import train_member
 
 # Without dropout nothing but the order of sums differs. Batches so large that there is time for a kill, of
 # an odd number, so that the shares differ. Two tasks, since one gives the task's features no gradient.
@@ -116,6 +118,5 @@ def test_more_processes_than_frames_in_a_batch_are_refused(tmp_path: Path) -> No
 def test_the_resume_file_of_a_step_is_named_by_its_key_and_outlives_its_folder(tmp_path: Path) -> None:
     aside = tmp_path / "steps" / "train_value" / ".0123abcd.9f8e.partial"
     final = tmp_path / "steps" / "train_value" / "0123abcd"
-    assert resume_path(tmp_path, aside) == resume_path(tmp_path, final)
-    assert resume_path(tmp_path, aside).name == "0123abcd.safetensors"
-    assert final.parent not in resume_path(tmp_path, aside).parents
+    found, same = (resume_path(out.parent.parent, step_key(out)) for out in (aside, final))
+    assert found == same == tmp_path / "steps" / ".resume" / "0123abcd.safetensors"

@@ -16,6 +16,7 @@ from pipeline.guarded_reading import guarded_map
 from pipeline.labels import LabelStore
 from pipeline.workspace import EpisodeEntry, Workspace
 from workflows.commands.episodes_list import current_outcomes, outcome_of
+from workflows.commands.label_store import mark_words
 from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption, existing_workspace
 
 if TYPE_CHECKING:
@@ -81,6 +82,8 @@ def _facts(workspace: Workspace, entry: EpisodeEntry) -> None:
                 print(
                     f"{'label:':18}{outcome} by {event.annotator} at {event.created_at} {event.note}".rstrip()
                 )
+                for mark in event.marks:
+                    print(f"{'':18}  {mark_words(mark)}")
 
 
 def _sources(path: Path) -> tuple[dict[Source, int], int]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import typer
 
 from labeling_app.launch import LOOPBACK, PARENT, require_free_port, streamlit_command
 from pipeline.errors import Failure, InputError
+from pipeline.label_types import LabelEvent, Mark
 from pipeline.site_config import load_site_config
 from workflows.commands.label_export import export
 from workflows.commands.label_import import import_labels
@@ -18,13 +21,17 @@ from workflows.commands.label_store import (
     AnnotatorOption,
     EpisodeArgument,
     MarkOption,
+    NoMarksOption,
     NoteOption,
     OutcomeArgument,
     QualityOption,
+    mark_words,
     opened_store,
+    overlap_words,
     read_mark,
 )
 from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption, command_group, existing_workspace
+from workflows.counted_words import counted
 
 app = command_group(
     "Open the labelling app in the browser, or label from the shell. Reads episodes/, writes labels.sqlite."
@@ -67,9 +74,15 @@ def set_label(
     note: NoteOption = "",
     quality: QualityOption = None,
     mark: MarkOption = None,
+    no_marks: NoMarksOption = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
-    """Labels one episode. Reads episodes/, appends to labels.sqlite."""
+    """Labels one episode; without --mark, the marks of the annotator's own label stay.
+
+    Reads episodes/, appends to labels.sqlite.
+    """
+    if mark and no_marks:
+        raise InputError("--mark makes marks and --no-marks leaves none: give one of them")
     found = existing_workspace(workspace)
     entry = found.find(episode)
     marks = [read_mark(words) for words in mark or ()]
@@ -80,8 +93,29 @@ def set_label(
                 f"0 to {entry.length - 1}"
             )
     with opened_store(found) as store:
+        before = {one.annotator: one.marks for one in store.opinions(episode)}
+        own = before.get(annotator, ())
+        if not marks and not no_marks:
+            marks = list(own)
         event = store.set(episode, outcome, annotator, note, quality=quality, marks=marks)
-    print(f"{event.episode_id}: {event.outcome} by {event.annotator}")
+    told = _marks_told(event, before, keeps=not mark)
+    print(f"{event.episode_id}: {event.outcome} by {event.annotator}{told}")
+    for one in event.marks:
+        print(f"  {mark_words(one)}")
+    warning = overlap_words(event.marks)
+    if warning is not None:
+        print(warning, file=sys.stderr)
+
+
+def _marks_told(event: LabelEvent, before: Mapping[str, Sequence[Mark]], keeps: bool) -> str:
+    """What became of the marks of the labels that this one replaces; empty where they had none."""
+    told = []
+    for who, marks in before.items():
+        if marks:
+            own = who == event.annotator
+            word = "keeps" if own and keeps and event.marks else "replaces"
+            told.append(f"{word} {counted(len(marks), 'mark')}{'' if own else f' of {who}'}")
+    return f", {', '.join(told)}" if told else ""
 
 
 @app.command()

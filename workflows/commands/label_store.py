@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ from pipeline.errors import InputError
 from pipeline.label_types import MARK_KINDS, OUTCOMES, QUALITIES, Mark
 from pipeline.labels import LabelStore
 from pipeline.site_config import load_site_config
+from pipeline.subtask_prompts import subtask_name
 from pipeline.workspace import Workspace
 
 AnnotatorOption = Annotated[str, typer.Option(help="Who says so.")]
@@ -31,11 +33,35 @@ MarkOption = Annotated[
 ]
 
 
+NoMarksOption = Annotated[
+    bool, typer.Option("--no-marks", help="Keep none of the marks that you made in an earlier label.")
+]
+
+
 def opened_store(workspace: Workspace) -> LabelStore:
     """The workspace's label store, which knows all recorded episodes."""
     store = LabelStore(workspace.labels_path, rules=load_site_config(workspace.config_path).labels)
     store.sync((entry.id, entry.info.task) for entry in workspace.list_episodes())
     return store
+
+
+def mark_words(mark: Mark) -> str:
+    """A mark as a person types it: the inverse of :func:`read_mark`."""
+    span = f"{mark.start_frame}-{mark.end_frame}" if mark.kind == "segment" else str(mark.start_frame)
+    return f"{mark.kind}:{span}" + (f":{mark.text}" if mark.text else "")
+
+
+def overlap_words(marks: Sequence[Mark]) -> str | None:
+    """Where two segments of different names say of the same frames what is done; ``None`` where none do."""
+    segments = sorted((one for one in marks if one.kind == "segment"), key=lambda one: one.start_frame)
+    for i, one in enumerate(segments):
+        for other in segments[i + 1 :]:
+            if other.start_frame < one.end_frame and subtask_name(other.text) != subtask_name(one.text):
+                return (
+                    f"warning: the segments {mark_words(one)!r} and {mark_words(other)!r} overlap: their "
+                    "common frames train no sub-task"
+                )
+    return None
 
 
 def read_mark(words: str) -> Mark:

@@ -20,7 +20,13 @@ from workflows.commands.live_options import (
     ViewOption,
     say_starting,
 )
-from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption, existing_workspace, table
+from workflows.commands.options import (
+    DEFAULT_WORKSPACE,
+    WorkspaceOption,
+    existing_workspace,
+    table,
+    workspace_option,
+)
 
 if TYPE_CHECKING:
     from pipeline.workspace import Workspace
@@ -125,6 +131,8 @@ def evaluate(
     names = [*([str(checkpoint)] if checkpoint else []), *(checkpoints or [])]
     if len(names) > 2 or (film is not None and len(names) != 2 and not (robot and not names)):
         raise InputError(f"give one checkpoint, or two to compare{'; --film needs two' if film else ''}")
+    if film is not None and film.suffix.lower() != ".gif":
+        raise InputError(f"the film is a GIF: name a file that ends in .gif, not {film.name!r}")
     if robot:
         from workflows.commands.policy_evaluate_robot import on_robot
         from workflows.policy_evaluation_wishes import RobotWishes
@@ -147,9 +155,14 @@ def evaluate(
         )
         on_robot(found, wishes, film, as_json)
         return
-    from workflows.policy_evaluation import find_checkpoint, tell_apart
+    from workflows.policy_evaluation import find_checkpoint, require_two, tell_apart
+    from workflows.step_recipe import content_digest
 
     named = tell_apart([find_checkpoint(one, found) for one in names or ["champion"]])
+    if len(named) == 2:
+        require_two(
+            names[0], names[1], same=content_digest(named[0].folder) == content_digest(named[1].folder)
+        )
     configs = [
         _config(one, tuple(task or ()), starts or 50, max_seconds or 8.0, ask, guidance) for one in named
     ]
@@ -234,4 +247,7 @@ def _recorded(workspace: Workspace, tasks: list[str], marks: bool, as_json: bool
         if one.unlabelled:
             print(f"{one.checkpoint} on {one.robot}: {one.unlabelled} not labelled, so not counted")
     if any(one.unlabelled for one in found):
-        print("next: recap label" + ("" if marks else ", or --marks to go by the operators' own marks"))
+        print(
+            f"next: recap label{workspace_option(workspace.root)}"
+            + ("" if marks else ", or --marks to go by the operators' own marks")
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from pipeline.errors import InputError
 from pipeline.workspace import Workspace
 from workflows.commands.options import table, workspace_option
+from workflows.counted_words import counted
 from workflows.policy_evaluation import HEADER, difference_lines, rows_of
 from workflows.policy_evaluation_plan import read_plan
 from workflows.policy_evaluation_robot import RobotEvaluation, evaluate_on_robot
@@ -21,7 +23,7 @@ def on_robot(workspace: Workspace, wishes: RobotWishes, film: Path | None, as_js
 
     def report(evaluation: RobotEvaluation) -> None:
         found = evaluation.as_json()
-        lines = [json.dumps(found)] if as_json else _lines(found, workspace)
+        lines = [json.dumps(found)] if as_json else _lines(found, workspace, wishes)
         print("\n".join(lines), flush=True)
 
     known = read_plan(workspace, wishes.name)
@@ -30,35 +32,58 @@ def on_robot(workspace: Workspace, wishes: RobotWishes, film: Path | None, as_js
         raise InputError("--film shows two policies side by side: name both")
     stream = sys.stderr if as_json else sys.stdout
     evaluation = evaluate_on_robot(workspace, wishes, report, stream)
-    if film is not None and evaluation.as_json()["difference"] is not None:
+    found = evaluation.as_json()
+    if film is not None and found["left"]:
+        print("no film: it comes when all attempts are done", file=stream)
+    elif film is not None and found["difference"] is not None:
         evaluation.film(film)
         print(f"film: {film}", file=stream)
     elif film is not None:
         print("no film: there is no start yet that both policies have run", file=stream)
 
 
-def _lines(found: dict[str, Any], workspace: Workspace) -> list[str]:
+def _lines(found: dict[str, Any], workspace: Workspace, wishes: RobotWishes) -> list[str]:
+    """What is printed; no figure while attempts are left, since the judge could tell the policies by it."""
     policies = found["policies"]
     judged = [(f"{letter} {policy['name']}", policy) for letter, policy in zip("AB", policies, strict=False)]
+    judges = ", ".join(f"{who} ({count})" for who, count in found["judged_by"].items())
     lines = [f"evaluation {found['evaluation']} on {found['robot']}, {found['starts']} starts"]
+    if found["left"]:
+        wanted = found["starts"] * len(policies)
+        lines.append(
+            f"{wanted - found['left']} of {wanted} attempts done; figures come when all are (or: --json)"
+        )
+        lines += [f"judged by {judges}"] if judges else []
+        if read_plan(workspace, found["evaluation"]) is None:
+            return [*lines, "nothing was begun, so nothing is kept: give the same command again"]
+        return [*lines, f"{found['left']} attempts left, go on with: {_go_on(found, workspace, wishes)}"]
     lines += [f"{name}: asked for {_asked(policy)}" for name, policy in judged]
     rows = rows_of([(name, policy) for name, policy in judged if policy["attempts"]])
     lines += [table(HEADER, rows)] if rows else ["nothing was judged yet"]
-    lines += [
-        f"{name}: {policy['left_out']} recorded that do not count"
-        for name, policy in judged
-        if policy["left_out"]
-    ]
+    for name, policy in judged:
+        if policy["left_out"]:
+            lines.append(f"{name}: {policy['left_out']} recorded that do not count")
+        if policy["emergency_stops"]:
+            lines.append(f"{name}: {counted(policy['emergency_stops'], 'emergency stop')}")
     if found["difference"] is not None:
         lines += difference_lines(judged[1][0], judged[0][0], found["difference"])
-    if found["judged_by"]:
-        judges = ", ".join(f"{who} ({count})" for who, count in found["judged_by"].items())
-        lines.append(f"judged by {judges}")
-    if found["left"]:
-        where = workspace_option(workspace.root)
-        command = f"recap policy evaluate --robot --name {found['evaluation']}{where}"
-        lines.append(f"{found['left']} attempts left, go on with: {command}")
-    return lines
+    lines += [f"judged by {judges}"] if judges else []
+    return [*lines, "was the last word wrong? put it right in the labelling app: recap label"]
+
+
+def _go_on(found: dict[str, Any], workspace: Workspace, wishes: RobotWishes) -> str:
+    """The command that goes on with the same take-over device, person and view."""
+    options: list[object] = ["--robot", "--name", found["evaluation"]]
+    said = {
+        "--operator": wishes.device,
+        "--person": wishes.person,
+        "--rate": wishes.rate_hz,
+        "--token-file": wishes.token_file,
+    }
+    for option, value in said.items():
+        options += [] if value is None else [option, f"{value:g}" if isinstance(value, float) else value]
+    options += ["--view"] if wishes.view else []
+    return f"recap policy evaluate {shlex.join(map(str, options))}{workspace_option(workspace.root)}"
 
 
 def _asked(policy: dict[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +16,9 @@ from workflows.commands.options import (
     SeedOption,
     WorkspaceOption,
     existing_workspace,
+    workspace_option,
 )
+from workflows.commands.policy_train_words import check_words
 
 if TYPE_CHECKING:
     from pipeline.workspace import Workspace
@@ -49,7 +50,12 @@ def train(
     ] = None,
     policy_path: Annotated[
         str | None,
-        typer.Option("--policy.path", metavar="DIR", help="Weights to begin with: a folder, or a hub id."),
+        typer.Option(
+            "--policy.path",
+            metavar="DIR",
+            help="Weights to begin with: champion, base, a folder, or a hub id.",
+            show_default="from scratch: random weights",
+        ),
     ] = None,
     dataset: Annotated[
         Path | None,
@@ -149,7 +155,7 @@ def train(
         "workers": workers,
         "seed": seed,
     }
-    _check_words(context.args)
+    check_words(context.args, [_option(n) for n in train.__annotations__ if n not in ("return", "context")])
     cluster = cluster_address(ray_address)
     found = Workspace(existing_workspace(workspace).root)
     if lora_rank and policy_path is None:
@@ -159,50 +165,63 @@ def train(
             "--image-size is for --dataset: the workspace's images have the size of its advantages"
         )
     training = {name: value for name, value in given.items() if value is not None}
-    data = _data(found, dataset, training, cluster)
-    # From here on LeRobot is loaded, which takes its time.
+    _check_training(training, cluster)
     from workflows.policy_door import DoorConfig
+    from workflows.policy_start import find_start
 
-    config = DoorConfig(
-        _type(policy_type, policy_path, allow_download),
-        policy_path,
-        _options(context.args),
-        allow_download,
-        training,
-        image_size,
-    )
-    _run(found, config, data, cluster)
+    start = find_start(policy_path, found)
+    data = None
+    if not context.args and policy_type is None:
+        # Said before LeRobot is loaded, which takes its time; words are checked before the data.
+        data = _data(found, dataset)
+    kind = _type(policy_type, start.path, allow_download)
+    options = _options(kind, context.args)
+    config = DoorConfig(kind, start.path, options, allow_download, training, image_size)
+    _run(found, config, data if data is not None else _data(found, dataset), cluster, start.words)
 
 
-def _data(
-    workspace: Workspace, dataset: Path | None, training: dict[str, Any], cluster: str | None
-) -> ConditionedData | Path:
-    """What is trained on; ``InputError`` where it is not there, or for what cannot be asked for."""
+def _check_training(training: dict[str, Any], cluster: str | None) -> None:
+    """Raises ``InputError`` for what cannot be asked for of a training. Loads nothing large."""
     from workflows.gpu_share import require_workers
-    from workflows.policy_door import DoorConfig, check_training, newest_data, require_dataset
+    from workflows.policy_door import DoorConfig, check_training
 
     check_training(DoorConfig("gen3_vla", training=training))
     if cluster is None:
         require_workers(training.get("device", "cpu"), training.get("workers", 1))
+
+
+def _data(workspace: Workspace, dataset: Path | None) -> ConditionedData | Path:
+    """What is trained on; ``InputError`` where it is not there."""
+    from workflows.policy_door import newest_data, require_dataset
+
     if dataset is None:
         return newest_data(workspace)
     require_dataset(dataset)
     return dataset
 
 
-def _run(workspace: Workspace, config: DoorConfig, data: ConditionedData | Path, cluster: str | None) -> None:
-    from workflows.policy_door import check_policy, dataset_step, subtasks_told, workspace_step
+def _run(
+    workspace: Workspace,
+    config: DoorConfig,
+    data: ConditionedData | Path,
+    cluster: str | None,
+    start: str,
+) -> None:
+    from workflows.policy_door import check_policy, dataset_step, labels_told, subtasks_told, workspace_step
     from workflows.settings import FULL
     from workflows.steps import StepRunner
 
     if isinstance(data, Path):
         check_policy(config, config.image_size or FULL.recording.image_size)
-        print(f"data: {data}")
+        print(f"{config.policy_type}, {start}\ndata: {data}")
         step = dataset_step(data, config)
     else:
         check_policy(config, data.image_size)
-        print(f"data: {data.advantages.path}, labels {data.snapshot.name}")
         step = workspace_step(workspace, data, config)
+        print(f"{config.policy_type}, {start}")
+        print(f"data: {data.advantages.path}, labels {data.snapshot.name}")
+        for line in labels_told(workspace, data):
+            print(line)
         for line in subtasks_told(data, step, config.path):
             print(line)
     for line in _where_the_advantage_goes(config.policy_type):
@@ -210,7 +229,7 @@ def _run(workspace: Workspace, config: DoorConfig, data: ConditionedData | Path,
     with StepRunner(workspace, cluster=cluster) as runner:
         result = runner.run(step)
         computed = bool(runner.computed)
-    for line in _summary(result, computed):
+    for line in _summary(result, computed, workspace_option(workspace.root)):
         print(line)
 
 
@@ -225,7 +244,7 @@ def _where_the_advantage_goes(policy_type: str) -> list[str]:
     ]
 
 
-def _summary(result: StepResult, computed: bool) -> list[str]:
+def _summary(result: StepResult, computed: bool, at: str) -> list[str]:
     from workflows.step_files import CHECKPOINT
 
     found = result.result
@@ -234,7 +253,7 @@ def _summary(result: StepResult, computed: bool) -> list[str]:
     return [
         f"trained on {found['frames']} frames, loss {found['final_loss']:.4f} ({how})",
         f"checkpoint: {folder}",
-        f"next: recap policy evaluate --checkpoint {folder}",
+        f"next: recap policy evaluate --checkpoint {folder}{at}",
     ]
 
 
@@ -250,19 +269,14 @@ def _type(policy_type: str | None, path: str | None, allow_download: bool) -> st
     return stored
 
 
-def _options(words: list[str]) -> dict[str, Any]:
-    from pipeline.policy.policy_options import read_words
+def _options(policy_type: str, words: list[str]) -> dict[str, Any]:
+    """The policy's options; ``InputError`` for a name or a value that its type does not have."""
+    from pipeline.policy.policy_options import decoded_options, read_words
+    from workflows.labelled_subtasks import with_any_name
 
-    return read_words(words)
-
-
-def _check_words(words: list[str]) -> None:
-    for word in words:
-        if word.startswith("-") and not word.startswith("--policy."):
-            own = [_option(name) for name in train.__annotations__ if name not in ("return", "context")]
-            near = difflib.get_close_matches(word.partition("=")[0], own, n=1)
-            hint = f": did you mean {near[0]}?" if near else " (see 'recap policy train --help')"
-            raise InputError(f"no such option: {word}{hint}")
+    found = read_words(words)
+    decoded_options(policy_type, with_any_name(found))
+    return found
 
 
 def _option(name: str) -> str:

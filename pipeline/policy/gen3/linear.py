@@ -15,7 +15,10 @@ _MANY_PRODUCTS = 1 << 23
 
 
 class Linear(nn.Linear):
-    """``nn.Linear`` with the same parameters and, up to rounding, the same output and gradients."""
+    """``nn.Linear`` with the same parameters and, up to rounding, the same output and gradients.
+
+    Of many rows there is no second derivative, and none in forward mode but by ``torch.func``.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` (..., in) to (..., out)."""
@@ -33,6 +36,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _by_onednn(x: Tensor, weight: Tensor) -> bool:
-    """Whether both are plain 32-bit numbers of a CPU that has oneDNN, outside of autocast."""
+    """Whether both are plain 32-bit numbers of a CPU that has oneDNN, outside of autocast.
+
+    Not while torch compiles, exports or transforms (``torch.func``), none of which knows oneDNN's tensors.
+    """
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return False
+    if type(x) is not Tensor or type(weight) not in (Tensor, nn.Parameter):  # such as one without numbers
+        return False
     plain = x.dtype == weight.dtype == torch.float32 and x.device.type == weight.device.type == "cpu"
     return plain and not torch.is_autocast_enabled("cpu") and torch.backends.mkldnn.is_available()

@@ -28,6 +28,7 @@ SINCE = {
     *("history", "indicator_input", "subtasks", "vlm", "vlm_dtype", "pretrained_backbone", "token_weight"),
     *("subtask_weight", "gripper_weight", "action_bins", "fast_scale", "fast_vocabulary", "fast_merges"),
     *("token_width", "token_layers", "token_heads", "pool_queries", "gradient_checkpointing"),
+    "fast_places",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from lerobot.policies.factory import get_policy_class, make_pre_post_processors
 from lerobot.utils.constants import ACTION
 
+from pipeline.errors import InputError
 from pipeline.policy.checkpoint import Checkpoint
 from pipeline.policy.gen3.encoding import held
 from pipeline.policy.gen3.flow import FlowExpert
@@ -127,3 +129,17 @@ def test_padded_steps_change_no_loss(options: dict[str, Any]) -> None:
 
 def test_the_tests_know_every_small_size() -> None:
     assert SMALL["chunk_size"] == CHUNK
+
+
+def test_fast_tokens_whose_places_were_counted_in_another_way_are_refused(tmp_path: Path) -> None:
+    for name in ("fast", "insulated, fast", "bins"):
+        small_policy(**CHOICES[name]).save_pretrained(tmp_path)
+        assert Gen3VLAPolicy.from_pretrained(tmp_path).config.fast_places == ("numbers" * (name != "bins"))
+        stored = json.loads((tmp_path / "config.json").read_text())
+        del stored["fast_places"]
+        (tmp_path / "config.json").write_text(json.dumps(stored))
+        if name == "bins":
+            Gen3VLAPolicy.from_pretrained(tmp_path)
+        else:
+            with pytest.raises(InputError, match="was trained with FAST tokens whose places were"):
+                Gen3VLAPolicy.from_pretrained(tmp_path)

@@ -47,6 +47,15 @@ def test_linear_layers_of_few_and_many_rows_are_torchs(rows: tuple[int, ...], bi
         assert linear(x, ours.weight, ours.bias).dtype == torch.bfloat16
 
 
+def test_linear_layers_of_many_rows_are_transformed_and_compiled_as_torchs() -> None:
+    ours, x = Linear(7, 24), torch.randn(600, 7)
+    plain = F.linear(x, ours.weight, ours.bias)
+    torch.testing.assert_close(torch.vmap(ours)(x.expand(2, 600, 7))[1], plain)
+    expected = torch.ones_like(plain) @ ours.weight
+    torch.testing.assert_close(torch.func.grad(lambda x: ours(x).sum())(x), expected)
+    torch.testing.assert_close(torch.export.export(ours, (x,)).module()(x), plain)
+
+
 def some_cache(backbone: SmallBackbone, *, padded: bool) -> Cache:
     present = torch.ones(3, 5, dtype=torch.bool)
     present[1, 2:] = not padded
