@@ -10,7 +10,7 @@ nothing. Then each row is timed, one after the other: samples a second in traini
 
 ``--data FOLDER`` keeps recordings, checkpoints and what each row learned: the same command goes on with the
 rows that are missing (of the same code: delete the folder when that changed). Without it everything goes
-with the process. ``--markdown FILE`` writes the table as docs/policies.md has it. The last line is one JSON
+with the process. ``--markdown FILE`` writes the table as docs/gen3_vla.md has it. The last line is one JSON
 object: ``rows`` (how many), ``rows_working``, and each row's numbers under ``table``.
 """
 

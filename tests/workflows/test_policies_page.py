@@ -1,4 +1,4 @@
-"""docs/policies.md says what the code does: its tables are compared with it, and its example is run."""
+"""The pages on policies say what the code does: tables are compared with it, and the example is run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from tests.tiny_smolvla import TINY_ACT, TINY_GEN3
 from workflows.settings import FULL, QUICK, settings_from_site
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs/policies.md").read_text(encoding="utf-8")
+_PAGES = ("policies.md", "lerobot-policies.md", "gen3_vla.md")
+PAGE = "".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in _PAGES)
 CHOICES = {
     "backbone": choices.BACKBONES,
     "action_head": choices.ACTION_HEADS,
