@@ -88,7 +88,7 @@ def markdown(results: list[Result]) -> str:
     for learned, times in results:
         row = row_named(learned.row)
         lines.append(
-            f"| {row.name} | {row.beside} | {row.change} | {_interval(learned)} | "
+            f"| {row.name} | {row.beside} | {row.change} | {_interval(learned).strip()} | "
             f"{learned.successes_per_hour:.0f} | {times.samples_per_s:.0f} | {times.chunk_ms_median:.1f} "
             f"({times.chunk_ms_p99:.1f}) | {times.parameters / 1e6:.2f} M |"
         )
