@@ -25,8 +25,9 @@ from lerobot.utils.constants import ACTION, OBS_LANGUAGE, OBS_LANGUAGE_TOKENS
 
 from pipeline.errors import InputError
 from pipeline.policy.configuration_gen3_vla import Gen3VLAConfig
-from pipeline.policy.gen3.subtasks import OBS_SUBTASK, split_subtask, subtask_number
+from pipeline.policy.gen3.subtasks import OBS_SUBTASK
 from pipeline.prompts import INDICATOR_NAMES, parse_prompt
+from pipeline.subtask_prompts import split_subtask, subtask_number
 
 OBS_INDICATOR = f"{OBS_LANGUAGE}.indicator"
 

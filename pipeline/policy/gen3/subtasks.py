@@ -11,9 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pipeline.subtask_prompts import UNKNOWN, split_subtask, subtask_number, with_subtask
-
-__all__ = ["OBS_SUBTASK", "UNKNOWN", "SubtaskWords", "split_subtask", "subtask_number", "with_subtask"]
+from pipeline.subtask_prompts import UNKNOWN
 
 OBS_SUBTASK = "observation.language.subtask"
 

@@ -19,8 +19,9 @@ from pipeline.policy.gen3.choices import TOKEN_HEADS
 from pipeline.policy.gen3.encoding import Prefix, TokenErrors, held
 from pipeline.policy.gen3.incremental import steps_after
 from pipeline.policy.gen3.speaker import Speaker
-from pipeline.policy.gen3.subtasks import OBS_SUBTASK, UNKNOWN, SubtaskWords
+from pipeline.policy.gen3.subtasks import OBS_SUBTASK, SubtaskWords
 from pipeline.policy.gen3.transformer import Backbone, Cache, SmallBackbone
+from pipeline.subtask_prompts import UNKNOWN
 
 _SMALL_STD = 0.3
 

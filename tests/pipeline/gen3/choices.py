@@ -9,10 +9,10 @@ from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 
 from pipeline.episode import CAMERAS, POLICY_STATE_NAMES
 from pipeline.policy.configuration_gen3_vla import Gen3VLAConfig, gen3_features
-from pipeline.policy.gen3.subtasks import with_subtask
 from pipeline.policy.modeling_gen3_vla import ACTION_IS_PAD, Gen3VLAPolicy
 from pipeline.policy.processor_gen3_vla import make_gen3_vla_pre_post_processors
 from pipeline.prompts import prompt
+from pipeline.subtask_prompts import with_subtask
 
 SIDE = 32
 CHUNK = 4

@@ -11,14 +11,9 @@ from hypothesis import strategies as st
 from lerobot.utils.constants import ACTION, OBS_IMAGES
 
 from pipeline.errors import InputError
-from pipeline.policy.gen3.subtasks import (
-    OBS_SUBTASK,
-    SubtaskWords,
-    split_subtask,
-    subtask_number,
-    with_subtask,
-)
+from pipeline.policy.gen3.subtasks import OBS_SUBTASK, SubtaskWords
 from pipeline.prompts import parse_prompt, prompt
+from pipeline.subtask_prompts import split_subtask, subtask_number, with_subtask
 from tests.pipeline.gen3.choices import CHOICES, CHUNK, SUBTASKS, raw_batch, ready, small_policy, train
 
 WITH_SUBTASKS = [name for name, options in CHOICES.items() if options.get("subtasks")]
