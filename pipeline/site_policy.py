@@ -17,6 +17,7 @@
     precision = "bfloat16"      # or float32
     device = "cuda"
     workers = 2                 # processes that train each policy together, each on its own GPU (or core)
+    threads = 4                 # or the cores that each policy is trained on, in one process
     [policy.options]            # fields of that policy's own configuration; "none" where one is null
     chunk_size = 16
     subtasks = "from labels"    # of gen3_vla: a list of names, or those that people marked as segments
@@ -42,6 +43,7 @@ _WHOLE = {
     "accumulate": 1,
     "lora_rank": 0,
     "workers": 1,
+    "threads": 1,
 }
 _RATES = ("base_learning_rate", "fine_tune_learning_rate")
 _SHARES = ("positive_share", "indicator_dropout")
@@ -67,6 +69,7 @@ class PolicySection:
     precision: str | None = None
     device: str | None = None
     workers: int | None = None
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         """Rejects values of the wrong type or out of range."""

@@ -64,6 +64,12 @@ def require_gpu(device: str) -> None:
         )
 
 
+def require_threads(threads: int) -> None:
+    """Raises ``InputError`` for more threads than this machine has cores, which would wait for each other."""
+    if threads > (found := available_cpus()):
+        raise InputError(f"{threads} threads need as many cores, and there are {found}: use fewer")
+
+
 def require_workers(device: str, workers: int, there: Mapping[str, float] | None = None) -> None:
     """Raises ``InputError`` where ``workers`` processes, each on a core or a GPU of its own, find no room.
 

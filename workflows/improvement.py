@@ -18,7 +18,7 @@ from pipeline.label_snapshot import Snapshot
 from pipeline.workspace import Workspace
 from workflows.base_policy import require_base_policy
 from workflows.comparison import PairedDifference, Performance, performance
-from workflows.gpu_share import require_workers
+from workflows.gpu_share import require_threads, require_workers
 from workflows.labelled_subtasks import names_of, subtask_problems, trained_rows
 from workflows.ledger import Champion, Ledger
 from workflows.loop_graph import BASE, CANDIDATE, CHAMPION, LoopGraph, TurnSteps
@@ -117,6 +117,7 @@ def base_of(loop: Loop, demonstrations: Sequence[str]) -> StepResult:
     if loop.runner.address is None:
         for training in (loop.settings.value, loop.settings.policy):
             require_workers(training.device, training.workers)
+        require_threads(loop.settings.policy.threads)
     base = known_base(loop.runner.store, loop.ledger)
     require_base_policy(loop.settings, base, here=loop.runner.address is None)
     return base if base is not None else train_base(loop, require_demonstrations(demonstrations))

@@ -232,15 +232,16 @@ class LoopGraph(EvaluationGraph):
             "accumulate": policy.accumulate,
             "precision": policy.precision,
             "device": policy.device,
-            # One process is what every training was before there were several: not in the key.
+            # One process, one thread are what every training was before there were several: not in the key.
             **({"workers": policy.workers} if policy.workers > 1 else {}),
+            **({"threads": policy.threads} if policy.threads > 1 else {}),
         }
 
     def _reserved(self) -> dict[str, Any]:
         """What a training of the policy reserves; of several processes each does so for itself."""
         policy = self.settings.policy
         return {
-            "num_cpus": 1 if policy.workers == 1 else 0,
+            "num_cpus": policy.threads if policy.workers == 1 else 0,
             "num_gpus": gpus_to_reserve(policy.device, policy.workers),
         }
 

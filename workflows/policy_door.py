@@ -63,7 +63,8 @@ class DoorConfig:
             "learning_rate": LEARNING_RATES.get(self.policy_type, policy.fine_tune_learning_rate),
             "indicator_dropout": indicator_dropout,
             "policy_type": self.policy_type,
-            **{name: value for name, value in self.training.items() if (name, value) != ("workers", 1)},
+            # One process and one thread are the default, said or not.
+            **{k: v for k, v in self.training.items() if (k, v) not in (("workers", 1), ("threads", 1))},
             "policy_options": options,
         }
 
@@ -202,6 +203,7 @@ def _step(
         inputs["option_folders"] = folders
     check_training(config)
     device, workers = str(training.get("device", "cpu")), int(training.get("workers", 1))
+    threads = int(training.get("threads", 1))
     return LoopStep(
         STEP,
         function,
@@ -209,7 +211,7 @@ def _step(
         inputs,
         TRAINING,
         # Several processes reserve cores of their own.
-        num_cpus=1 if workers == 1 else 0,
+        num_cpus=threads if workers == 1 else 0,
         num_gpus=gpus_to_reserve(device, workers),
         title=f"train {config.policy_type}",
     )

@@ -37,7 +37,7 @@ class PolicyTrainingConfig:
     seed: int = 0
     """Of weights, batches, noise and augmentation."""
     threads: int = 1
-    """CPU threads; only one is reproducible to the last bit."""
+    """CPU threads of the one process; the same number gives the same weights again."""
     policy_options: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the policy's configuration to set, only for training from scratch."""
     policy_type: str = "gen3_vla"
@@ -80,6 +80,7 @@ class PolicyTrainingConfig:
                 f"policy training: batches of {self.batch_size} observations are too small for "
                 f"{self.workers} workers"
             )
+        require_either(self.workers, self.threads)
         if not self.policy_type or not self.device:
             raise InputError("policy training: policy_type and device must not be empty")
 
@@ -95,6 +96,14 @@ class PolicyTrainingConfig:
         else:
             said["device"] = self.device.partition(":")[0]
         return said
+
+
+def require_either(workers: int, threads: int) -> None:
+    """Raises ``InputError`` for several processes with several threads each: each has one core."""
+    if workers > 1 and threads > 1:
+        raise InputError(
+            f"policy: {workers} workers compute on a core or a GPU each: leave the {threads} threads out"
+        )
 
 
 def learning_rate_factor(step: int, config: PolicyTrainingConfig) -> float:

@@ -15,6 +15,7 @@ from pipeline.errors import InputError
 from pipeline.site_config import SiteConfig
 from pipeline.site_policy import PolicySection
 from pipeline.site_value import TO_THE_END, ValueSection
+from workflows.policy_training_config import require_either
 from workflows.promotion_rule import PromotionRule
 
 if TYPE_CHECKING:  # loads torch
@@ -85,7 +86,8 @@ class PolicySettings:
     ``type`` is the LeRobot policy, with ``options`` of its own configuration; ``path``, a folder, holds
     weights that the base begins with. ``lora_rank`` is of the fine-tunes. ``positive_share`` is the share of
     each batch drawn from positive frames; ``indicator_dropout`` the share of samples whose prompt is the bare
-    task. ``workers`` processes train each policy together, a share of each batch in each.
+    task. ``workers`` processes train each policy together, a share of each batch in each; one alone computes
+    in ``threads`` threads.
     """
 
     type: str = "gen3_vla"
@@ -103,13 +105,15 @@ class PolicySettings:
     precision: str = "float32"
     device: str = "cpu"
     workers: int = 1
+    threads: int = 1
 
     def __post_init__(self) -> None:
-        """Rejects more processes than a batch has observations."""
+        """Rejects more processes than a batch has observations, and several with threads."""
         if self.workers > self.batch_size:
             raise InputError(
                 f"policy: batches of {self.batch_size} observations are too small for {self.workers} workers"
             )
+        require_either(self.workers, self.threads)
 
 
 @dataclass(frozen=True)

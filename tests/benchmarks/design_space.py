@@ -8,6 +8,9 @@ nothing. Then each row is timed, one after the other: samples a second in traini
 ``--quick`` is a smoke run: three rows, 150 gradient steps and 20 starts each. There a row works with
 2 successes, which shows that it learns something; it does not show which row is better.
 
+``--seeds N`` trains each row with N seeds: their successes stand beside the first one's interval, which says
+how far the starts are chance, not how far the training is.
+
 ``--data FOLDER`` keeps recordings, checkpoints and what each row learned: the same command goes on with the
 rows that are missing (of the same code: delete the folder when that changed). Without it everything goes
 with the process. ``--markdown FILE`` writes the table as docs/gen3_vla.md has it. The last line is one JSON
@@ -22,7 +25,7 @@ import multiprocessing
 import os
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +41,7 @@ _SMOKE = (
     "acts and learns something; leave --quick out to compare rows."
 )
 
-Result = tuple[Learned, Timed]
+Result = tuple[list[Learned], Timed]  # by seed
 
 
 def nothing(starts: int) -> Any:
@@ -68,13 +71,14 @@ def show(results: list[Result], bound: float) -> None:
         f"{'row':{width}}  {'success [95 %]':18} {'succ./h':>7} {'samples/s':>9} {'train s':>7} "
         f"{'ms median':>9} {'p99':>6}  works  change"
     )
-    for learned, times in results:
+    for seeds, times in results:
+        learned = seeds[0]
         row = row_named(learned.row)
         print(
             f"{row.name:{width}}  {_interval(learned):18} {learned.successes_per_hour:7.0f} "
             f"{times.samples_per_s:9.0f} {learned.training_s:7.0f} {times.chunk_ms_median:9.1f} "
             f"{times.chunk_ms_p99:6.1f}  {'yes' if learned.success_low > bound else 'no':5}  "
-            f"{row.beside}: {row.change}"
+            f"{row.beside}: {row.change}{_others(seeds, '; other seeds ')}"
         )
 
 
@@ -85,10 +89,12 @@ def markdown(results: list[Result]) -> str:
         "weights |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for learned, times in results:
+    for seeds, times in results:
+        learned = seeds[0]
         row = row_named(learned.row)
+        success = f"{_interval(learned).strip()}{_others(seeds, ', ')}"
         lines.append(
-            f"| {row.name} | {row.beside} | {row.change} | {_interval(learned).strip()} | "
+            f"| {row.name} | {row.beside} | {row.change} | {success} | "
             f"{learned.successes_per_hour:.0f} | {times.samples_per_s:.0f} | {times.chunk_ms_median:.1f} "
             f"({times.chunk_ms_p99:.1f}) | {times.parameters / 1e6:.2f} M |"
         )
@@ -99,7 +105,12 @@ def _interval(learned: Learned) -> str:
     return f"{learned.success:4.0%} [{learned.success_low:.0%}, {learned.success_high:.0%}]"
 
 
-def measure(rows: list[Row], plan: Plan, processes: int) -> tuple[list[Result], float]:
+def _others(seeds: list[Learned], before: str) -> str:
+    """The successes of all seeds but the first."""
+    return before + ", ".join(f"{one.success:.0%}" for one in seeds[1:]) if seeds[1:] else ""
+
+
+def measure(rows: list[Row], plan: Plan, processes: int, seeds: int = 1) -> tuple[list[Result], float]:
     """All rows' results, learned ``processes`` at a time, and the success that a row must beat."""
     from tests.benchmarks.design_space_data import demonstrations
 
@@ -108,15 +119,17 @@ def measure(rows: list[Row], plan: Plan, processes: int) -> tuple[list[Result], 
     still = nothing(starts)
     interval = f"{still.value:.0%} [{still.low:.1%}, {still.high:.1%}]"
     print(f"doing nothing: {interval} of {starts} starts", flush=True)
-    learned = []
+    learned: dict[str, list[Learned]] = {}
+    plans = [replace(plan, seed=seed) for seed in range(seeds)]
+    jobs = [(row, one) for one in plans for row in rows]
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=spawn, max_tasks_per_child=1) as pool:
-        for result in pool.map(learn, rows, [plan] * len(rows)):
-            learned.append(result)
+        for result in pool.map(learn, *zip(*jobs, strict=True)):
+            learned.setdefault(result.row, []).append(result)
             print(f"{result.row}: {result.success:.0%} in {result.training_s:.0f} s", flush=True)
     with ProcessPoolExecutor(1, mp_context=spawn) as pool:
         times = list(pool.map(timed, rows, [plan] * len(rows)))
-    return list(zip(learned, times, strict=True)), still.high
+    return list(zip(learned.values(), times, strict=True)), still.high
 
 
 def main() -> None:
@@ -130,6 +143,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="gradient steps a row")
     parser.add_argument("--seconds", type=float, help="training time a row, instead of steps")
     parser.add_argument("--starts", type=int, help="evaluated starts a row")
+    parser.add_argument("--seeds", type=int, default=1, help="trainings of each row")
     parser.add_argument("--processes", type=int, default=1, help="rows that are trained at the same time")
     given = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -146,12 +160,15 @@ def main() -> None:
         )
         if given.quick:
             print(_SMOKE.format(plan=plan), flush=True)
-        results, bound = measure([row_named(name) for name in names], plan, given.processes)
+        results, bound = measure([row_named(name) for name in names], plan, given.processes, given.seeds)
     show(results, bound)
     if given.markdown:
         given.markdown.write_text(markdown(results))
-    working = sum(learned.success_low > bound for learned, _ in results)
-    table = {learned.row: {**asdict(learned), **asdict(times)} for learned, times in results}
+    working = sum(seeds[0].success_low > bound for seeds, _ in results)
+    table = {
+        seeds[0].row: {**asdict(seeds[0]), **asdict(times), "successes": [one.success for one in seeds]}
+        for seeds, times in results
+    }
     found = {"smoke": given.quick, "rows": len(results), "rows_working": working, "bound": bound}
     print(json.dumps({**found, "table": table}))
 

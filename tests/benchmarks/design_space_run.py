@@ -28,6 +28,7 @@ class Plan:
     seconds: float | None
     starts: int
     chunks: int  # whose latency is measured
+    seed: int = 0  # of weights, batches and noise in training
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def learn(row: Row, plan: Plan) -> Learned:
     import torch
 
     torch.set_num_threads(1)
-    kept = plan.folder / "learned" / f"{row.name}.json"
+    kept = plan.folder / "learned" / f"{_name(row, plan)}.json"
     made_by = _made_by(row, plan)
     if kept.is_file():
         found = json.loads(kept.read_text())
@@ -69,7 +70,7 @@ def learn(row: Row, plan: Plan) -> Learned:
     options = row.options
     if row.backbone_of is not None:
         source = row_named(row.backbone_of)
-        first = _checkpoint(row, plan).with_name(f"{row.name}-backbone")
+        first = _checkpoint(row, plan).with_name(f"{_name(row, plan)}-backbone")
         _train(source, plan, max(1, steps // 2), first, source.options)
         options = {**row.options, "pretrained_backbone": str(first)}
     own = steps if row.backbone_of is None else steps - steps // 2
@@ -130,11 +131,17 @@ def timed(row: Row, plan: Plan) -> Timed:
 def _made_by(row: Row, plan: Plan) -> dict[str, Any]:
     """What a kept result must have been made by to count: the row and the plan, not the code."""
     wanted = {name: value for name, value in asdict(plan).items() if name not in ("folder", "chunks")}
+    if not plan.seed:
+        del wanted["seed"]  # as results of one seed were kept
     return {"row": asdict(row), "plan": wanted}
 
 
+def _name(row: Row, plan: Plan) -> str:
+    return f"{row.name}-seed{plan.seed}" if plan.seed else row.name
+
+
 def _checkpoint(row: Row, plan: Plan) -> Path:
-    return plan.folder / "checkpoints" / row.name
+    return plan.folder / "checkpoints" / _name(row, plan)
 
 
 def _steps(row: Row, plan: Plan) -> int:
@@ -152,7 +159,7 @@ def _train(row: Row, plan: Plan, steps: int, out: Path, options: dict[str, Any])
 
     table, indicators = demonstrations(plan.folder, plan.demonstrations)
     subtasks = subtasks_of(table) if row.subtasks else None
-    config = PolicyTrainingConfig(steps=steps, policy_options=options)
+    config = PolicyTrainingConfig(steps=steps, policy_options=options, seed=plan.seed)
     out.mkdir(parents=True, exist_ok=True)
     return train_policy(table, indicators, config, None, out, subtasks=subtasks)
 

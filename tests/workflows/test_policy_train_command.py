@@ -24,7 +24,7 @@ from tests.tiny_episodes import TASK
 from tests.tiny_smolvla import TINY_ACT, build_smolvlm, smolvla_options
 from tests.workflows.door_lab import IMAGE_SIZE, make_lab
 from workflows.cli import main
-from workflows.local_ray import local_ray
+from workflows.local_ray import available_cpus, local_ray
 from workflows.policy_door import STEP, DoorConfig, check_policy, dataset_step, newest_data, workspace_step
 from workflows.policy_training_config import PolicyTrainingConfig
 from workflows.settings import FULL
@@ -95,6 +95,8 @@ def test_smolvla_learns_from_the_newest_advantages_and_loads_without_us(
     step = train(lab, "--policy.type", "smolvla", *options)
     said = capsys.readouterr().out
     assert 'advantage: in the text ("... Advantage: positive")' in said
+    cores = available_cpus()
+    assert (f"computes on 1 of {cores} cores: --threads {cores} takes them all" in said) == (cores > 1)
     checkpoint = step.path / CHECKPOINT
     assert f"checkpoint: {checkpoint}" in said
     assert step.manifest["parameters"]["training"]["policy_type"] == "smolvla"

@@ -139,6 +139,14 @@ def test_the_same_seed_gives_the_same_checkpoint_and_leaves_torch_as_it_was(tmp_
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 
+def test_the_same_number_of_threads_gives_the_same_weights(tmp_path: Path) -> None:
+    """Threads that share an operation add in another order than one does, but always in the same one."""
+    for name in ("first", "again"):
+        train(tmp_path / name, replace(QUICK, threads=2))
+    first, again = (weights(tmp_path / name) for name in ("first", "again"))
+    assert all(torch.equal(first[key], again[key]) for key in first)
+
+
 def test_training_json_says_what_was_done(tmp_path: Path) -> None:
     mask = ALTERNATING == POSITIVE
     result = train(tmp_path, frame_mask=mask)

@@ -1,4 +1,4 @@
-"""How many processes train a policy: what is asked for, what that changes, and what is refused."""
+"""How many processes, or threads of one, train a policy: what that changes, and what is refused."""
 
 from __future__ import annotations
 
@@ -42,6 +42,11 @@ def says(workspace: Workspace, text: str) -> LoopSettings:
     ("words", "message"),
     [
         (["--workers", "4096", "--batch-size", "5000"], "4096 workers need as many cores, and there are"),
+        (["--threads", "4096"], "4096 threads need as many cores, and there are"),
+        (
+            ["--workers", "2", "--threads", "2"],
+            "2 workers compute on a core or a GPU each",
+        ),
         (["--workers", "65"], "batches of 64 observations are too small for 65 workers"),
         (["--ray-address", "somewhere"], "'somewhere' is no address of a Ray cluster"),
         (["--workers", "2", "--device", "cuda"], "2 workers need as many GPUs, and there are"),
@@ -79,14 +84,18 @@ def test_one_process_is_no_other_step_and_several_are(lab: Workspace) -> None:
     assert [step(device="cuda", workers=n).num_gpus for n in (1, 2)] == [1.0, 0.0]
     with pytest.raises(InputError, match="'cuda:1': say cuda"):
         step(device="cuda:1", workers=1)
+    one, two = step(threads=1), step(threads=2)
+    assert plain.key == one.key != two.key and "threads" not in one.parameters["training"]
+    assert two.num_cpus == 2, "Ray gives the process as many cores, and nobody else"
 
 
-def test_a_turn_trains_its_policies_with_the_sites_number_of_workers(tmp_path: Path) -> None:
+def test_a_turn_trains_its_policies_with_the_sites_number_of_workers_or_threads(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path).create()
     snapshot = Snapshot(tmp_path / "snapshot.parquet", "d" * 64, ())
     steps = {}
-    for name, text in (("plain", ""), ("one", "[policy]\nworkers = 1"), ("two", "[policy]\nworkers = 2")):
-        graph = LoopGraph(workspace, says(workspace, text))
+    said = {"plain": "", "one": "workers = 1\nthreads = 1", "two": "workers = 2", "threads": "threads = 2"}
+    for name, text in said.items():
+        graph = LoopGraph(workspace, says(workspace, f"[policy]\n{text}"))
         base = graph.base(snapshot)
         turn = graph.turn(snapshot, base)
         steps[name] = (base, turn.recap, turn.filtered)
@@ -94,6 +103,9 @@ def test_a_turn_trains_its_policies_with_the_sites_number_of_workers(tmp_path: P
     for plain, two in zip(steps["plain"], steps["two"], strict=True):
         assert plain.key != two.key and (plain.num_cpus, two.num_cpus) == (1, 0)
         assert two.parameters["training"] == {**plain.parameters["training"], "workers": 2}
+    for plain, two in zip(steps["plain"], steps["threads"], strict=True):
+        assert plain.key != two.key and two.num_cpus == 2
+        assert two.parameters["training"] == {**plain.parameters["training"], "threads": 2}
 
 
 @pytest.mark.parametrize("section", ["policy", "value"])
@@ -104,6 +116,9 @@ def test_a_turn_that_has_no_room_for_its_workers_is_refused_at_once(tmp_path: Pa
         loop = Loop(workspace, settings, runner, Ledger(workspace))
         with pytest.raises(InputError, match="4096 workers need as many cores"):
             base_of(loop, ["episode"])
+        loop = Loop(workspace, says(workspace, "[policy]\nthreads = 4096"), runner, Ledger(workspace))
+        with pytest.raises(InputError, match="4096 threads need as many cores"):
+            base_of(loop, ["episode"])
 
 
 def test_what_a_site_says_is_checked(tmp_path: Path) -> None:
@@ -113,5 +128,7 @@ def test_what_a_site_says_is_checked(tmp_path: Path) -> None:
             PolicySection(workers=cast(int, wrong))
     with pytest.raises(InputError, match=r"recap\.toml.*batches of 4 observations are too small for 5 wor"):
         says(workspace, "[policy]\nworkers = 5\nbatch_size = 4")
+    with pytest.raises(InputError, match=r"recap\.toml.*2 workers compute on a core or a GPU each"):
+        says(workspace, "[policy]\nworkers = 2\nthreads = 2")
     with pytest.raises(InputError, match="too small for 65 workers"):
         replace(PolicySettings(), workers=65)

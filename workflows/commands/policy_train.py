@@ -18,12 +18,12 @@ from workflows.commands.options import (
     existing_workspace,
     workspace_option,
 )
+from workflows.commands.policy_train_told import idle_cores, summary, where_the_advantage_goes
 from workflows.commands.policy_train_words import check_words
 
 if TYPE_CHECKING:
     from pipeline.workspace import Workspace
     from workflows.policy_door import ConditionedData, DoorConfig
-    from workflows.step_store import StepResult
 
 # Of this command; words that begin with --policy. go to the policy's own configuration.
 CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -127,6 +127,10 @@ def train(
             show_default="1",
         ),
     ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(help="Cores that the one process computes on.", min=1, show_default="1"),
+    ] = None,
     ray_address: RayAddressOption = None,
     seed: SeedOption = 0,
 ) -> None:
@@ -153,6 +157,7 @@ def train(
         "positive_share": positive_share,
         "device": device,
         "workers": workers,
+        "threads": threads,
         "seed": seed,
     }
     check_words(context.args, [_option(n) for n in train.__annotations__ if n not in ("return", "context")])
@@ -182,12 +187,13 @@ def train(
 
 def _check_training(training: dict[str, Any], cluster: str | None) -> None:
     """Raises ``InputError`` for what cannot be asked for of a training. Loads nothing large."""
-    from workflows.gpu_share import require_workers
+    from workflows.gpu_share import require_threads, require_workers
     from workflows.policy_door import DoorConfig, check_training
 
     check_training(DoorConfig("gen3_vla", training=training))
     if cluster is None:
         require_workers(training.get("device", "cpu"), training.get("workers", 1))
+        require_threads(training.get("threads", 1))
 
 
 def _data(workspace: Workspace, dataset: Path | None) -> ConditionedData | Path:
@@ -224,37 +230,16 @@ def _run(
             print(line)
         for line in subtasks_told(data, step, config.path):
             print(line)
-    for line in _where_the_advantage_goes(config.policy_type):
+    for line in where_the_advantage_goes(config.policy_type):
         print(line)
+    if cluster is None:
+        for line in idle_cores(config.parameters()):
+            print(line)
     with StepRunner(workspace, cluster=cluster) as runner:
         result = runner.run(step)
         computed = bool(runner.computed)
-    for line in _summary(result, computed, workspace_option(workspace.root)):
+    for line in summary(result, computed, workspace_option(workspace.root)):
         print(line)
-
-
-def _where_the_advantage_goes(policy_type: str) -> list[str]:
-    from pipeline.policy.advantage_prompt import WITHOUT_LANGUAGE
-
-    if policy_type not in WITHOUT_LANGUAGE:
-        return ['advantage: in the text ("... Advantage: positive")']
-    return [
-        f"advantage: {policy_type} reads no text, so its state gets one more number: 1 positive, -1 negative,"
-        " 0 absent. It cannot tell one task from another"
-    ]
-
-
-def _summary(result: StepResult, computed: bool, at: str) -> list[str]:
-    from workflows.step_files import CHECKPOINT
-
-    found = result.result
-    how = f"{found['samples_per_s']:.0f} samples/s, {result.seconds:.0f} s" if computed else "used again"
-    folder = result.path / CHECKPOINT
-    return [
-        f"trained on {found['frames']} frames, loss {found['final_loss']:.4f} ({how})",
-        f"checkpoint: {folder}",
-        f"next: recap policy evaluate --checkpoint {folder}{at}",
-    ]
 
 
 def _type(policy_type: str | None, path: str | None, allow_download: bool) -> str:
