@@ -9,6 +9,7 @@ import streamlit as st
 
 from labeling_app.identity import Person, serves_this_computer_only
 from labeling_app.labeling_queue import LabelingQueue, Ticket
+from labeling_app.messages import MOST_MARKS
 from labeling_app.on_screen import (
     current_ticket,
     forget_skipped,
@@ -16,7 +17,7 @@ from labeling_app.on_screen import (
     keep_leases,
     leave,
     look_ahead,
-    skipped,
+    screen,
     undo,
 )
 from labeling_app.opened import Opened
@@ -24,12 +25,14 @@ from labeling_app.plain_text import plain
 from labeling_app.player import film_data, show_player
 from labeling_app.queue_sidebar import chosen_filter, time_left
 from pipeline.errors import Failure, InputError
-from pipeline.labels import LabelEvent, Progress
+from pipeline.labels import Progress
+from pipeline.segment_runs import proposed_segments
 
 HEARTBEAT_S = 60
 HISTORY_LENGTH = 10
 ANSWER_MARKS = {"success": ":green[**✓**]", "failure": ":red[**✗**]", "exclude": "**⊘**"}
 CUT_SHORT = "The recording was cut short: the film may end before the attempt does."
+PROPOSED = "Its sub-tasks came with the recording: correct them, since your answer says that they are right."
 WHAT_COUNTS = "What counts is how it looks when the film ends, however long it took and whoever drove."
 
 
@@ -40,10 +43,13 @@ def draw(shared: Opened, person: Person) -> None:
         wanted = chosen_filter(shared)
     queue = LabelingQueue(shared.catalogue, shared.store, person.name, wanted)
     ticket = current_ticket(queue)
-    if problem := st.session_state.pop("problem", None):
-        st.error(plain(problem))
-    if notice := st.session_state.pop("notice", None):
-        st.toast(plain(notice))
+    now = screen()
+    if now.problem:
+        st.error(plain(now.problem))
+        now.problem = None
+    if now.notice:
+        st.toast(plain(now.notice))
+        now.notice = None
     draw_progress(shared, queue, something=ticket is not None)
     if ticket is None:
         draw_nothing_left(shared, queue)
@@ -71,7 +77,7 @@ def draw_progress(shared: Opened, queue: LabelingQueue, *, something: bool) -> N
     ``something``: whether an episode is shown. Only their own numbers are here: those of all would tell
     which of their answers were second ones.
     """
-    left = queue.left(skipped())
+    left = queue.left(screen().skipped)
     # What cannot be read is not to be answered either; what was taken back is.
     to_go = max(1, left.to_go) if something else 0
     given = queue.own_labels(HISTORY_LENGTH)
@@ -111,8 +117,8 @@ def draw_nothing_left(shared: Opened, queue: LabelingQueue) -> None:
         waiting = what_waits(progress)
         st.title("Nothing left for you" if waiting else "All episodes are labelled")
         st.write("  \n".join(waiting) or "Thank you. New ones appear here as soon as they are recorded.")
-    if skipped():
-        st.button(f"Show the {len(skipped())} that I skipped", type="primary", on_click=forget_skipped)
+    if skipped := screen().skipped:
+        st.button(f"Show the {len(skipped)} that I skipped", type="primary", on_click=forget_skipped)
     if st.button("Look again", icon=":material/refresh:"):
         shared.catalogue.look()
         st.rerun()
@@ -149,20 +155,24 @@ def player_data(shared: Opened, ticket: Ticket) -> dict[str, Any]:
             film = film_data(shared.films.film(ticket.entry))
     except InputError as error:
         film = film_data(None, f"This film cannot be shown: {error}. Exclude the episode, or go to the next.")
-    before: LabelEvent | None = st.session_state.get("taken_back")
+    now = screen()
+    before = now.taken_back
     if before is not None and before.episode_id != ticket.entry.id:
         before = None
+    info = ticket.entry.info
+    proposed = proposed_segments(info.extra, ticket.entry.length)[:MOST_MARKS] if before is None else ()
+    counts = CUT_SHORT if info.truncated else WHAT_COUNTS
     return {
         **film,
         "mode": "label",
         "episode": ticket.entry.id,
         "visit": ticket.lease.fence,
         "token": ticket.token,
-        "attempt": st.session_state.get("attempt", 0),
-        "hint": CUT_SHORT if ticket.entry.info.truncated else WHAT_COUNTS,
+        "attempt": now.attempt,
+        "hint": f"{PROPOSED} {counts}" if proposed else counts,
         "frame": None,
         "seek": 0,
-        "marks": [] if before is None else [asdict(mark) for mark in before.marks],
+        "marks": [asdict(mark) for mark in (proposed if before is None else before.marks)],
         "quality": None if before is None else before.quality,
         "note": "" if before is None else before.note,
     }
@@ -191,5 +201,5 @@ def keep_open(queue: LabelingQueue) -> None:
         st.warning(plain(f"Answers cannot be saved right now: {error}"))
         return
     if not kept:
-        st.session_state["problem"] = "This episode went to someone else meanwhile. Here is another one."
+        screen().problem = "This episode went to someone else meanwhile. Here is another one."
         st.rerun()

@@ -1,16 +1,17 @@
 """What is on one browser's label page, and what its keys do to it.
 
-Streamlit's session state holds ``ticket`` (the episode shown), ``ahead`` (the one after it), ``queue``
-(whose they are), ``skipped`` (ids), ``wanted`` (the id to show next), ``attempt`` (counts messages, so that
-the player hears of each reply), ``taken_back`` (the answer that undo took back: its marks are shown again),
-``notice`` and ``problem`` (a line to show once). It is gone when the connection
-closes; the page's address keeps the name and the leases.
+Streamlit ends a run at whatever access to the page or its session comes next, once a key or a click has
+started another one or the browser has gone; with its fast reruns the next run begins meanwhile, in a thread
+of its own. So what belongs together is in one plain :class:`Screen`, which a run changes in one go, and a
+lease that a run took is given back where the run ends before the screen has it: it would be nobody's until
+it runs out. The screen is gone when the connection closes; the page's address keeps the name and the leases.
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 
 import streamlit as st
 
@@ -25,97 +26,146 @@ SHOWN, NEXT = "at", "next"
 """The names under which the page's address keeps the two leases."""
 
 
+@dataclass
+class Screen:
+    """One browser's page: ``ticket`` is the episode shown, ``ahead`` the next one, ``queue`` whose they are.
+
+    ``skipped``: the episodes not to be shown again for now. ``wanted``: the one to show next. ``attempt``
+    counts messages, so that the player hears of each reply. ``taken_back``: the answer that undo took back,
+    whose marks are shown again. ``notice`` and ``problem``: a line to show once.
+    """
+
+    queue: LabelingQueue | None = None
+    ticket: Ticket | None = None
+    ahead: Ticket | None = None
+    skipped: set[str] = field(default_factory=set)
+    wanted: str | None = None
+    attempt: int = 0
+    taken_back: LabelEvent | None = None
+    notice: str | None = None
+    problem: str | None = None
+
+
+def screen() -> Screen:
+    """This session's screen. A run that Streamlit has ended goes no further than here."""
+    st.session_state.setdefault("screen", Screen())
+    found: Screen = st.session_state["screen"]
+    return found
+
+
 def current_ticket(queue: LabelingQueue) -> Ticket | None:
     """The episode on the screen. After a reload, the page's address still says which it was."""
-    state = st.session_state
-    ticket: Ticket | None = state.get("ticket")
-    ahead: Ticket | None = state.get("ahead")
-    if "queue" not in state:
-        say_what_was_saved(queue)
-        ticket = queue.resume(st.query_params.get(SHOWN))
-        ahead = queue.resume(st.query_params.get(NEXT))
-    elif state["queue"].annotator != queue.annotator or state["queue"].wanted != queue.wanted:
-        put_back(everything=True)
-        ticket = ahead = None
+    now = screen()
+    if now.queue is None:
+        now.notice = what_was_saved(queue) or now.notice
+        now.ticket = queue.resume(st.query_params.get(SHOWN))
+        now.ahead = queue.resume(st.query_params.get(NEXT))
+    elif now.queue.annotator != queue.annotator or now.queue.wanted != queue.wanted:
+        put_back(now, everything=True)
+    ticket, ahead, taken, notice = now.ticket, now.ahead, None, now.notice
     if ticket is None:
-        wanted = state.pop("wanted", None)
-        ticket = None if wanted is None else queue.take_one(wanted)
-        if wanted is not None and ticket is None:
-            state["notice"] = f"{state.get('notice', '')} Somebody else looks at it now: here is another."
+        if now.wanted is not None:
+            taken = queue.take_one(now.wanted)
+            if taken is None:
+                notice = f"{notice or ''} Somebody else looks at it now: here is another."
+        ticket = taken
         if ticket is None:
             ticket, ahead = queue.kept(ahead), None
-        ticket = ticket or queue.take(skipped())
-    state["queue"], state["ticket"], state["ahead"] = queue, ticket, ahead
-    _remember(SHOWN, ticket)
-    _remember(NEXT, ahead)
+        if ticket is None:
+            ticket = taken = queue.take(now.skipped)
+    with given_back_unless_shown(queue, taken):
+        _remember(SHOWN, ticket)
+        _remember(NEXT, ahead)
+        now = screen()
+    now.queue, now.ticket, now.ahead = queue, ticket, ahead
+    now.wanted, now.notice = None, notice
     return ticket
 
 
 def look_ahead(queue: LabelingQueue) -> Ticket | None:
     """Leases the episode to show next, so that its film can be made meanwhile."""
-    state = st.session_state
-    if state.get("ahead") is None and state.get("ticket") is not None:
-        state["ahead"] = queue.take_ahead({*skipped(), state["ticket"].entry.id})
-        _remember(NEXT, state["ahead"])
-    ahead: Ticket | None = state.get("ahead")
-    return ahead
+    now = screen()
+    if now.ahead is None and now.ticket is not None:
+        taken = queue.take_ahead({*now.skipped, now.ticket.entry.id})
+        with given_back_unless_shown(queue, taken):
+            _remember(NEXT, taken)
+            now = screen()
+        now.ahead = taken
+    return now.ahead
+
+
+@contextmanager
+def given_back_unless_shown(queue: LabelingQueue, taken: Ticket | None) -> Iterator[None]:
+    """Gives a lease back at once where the run ends inside, so that others need not wait until it runs out.
+
+    Streamlit ends a run by an exception that is no ``Exception``.
+    """
+    try:
+        yield
+    except BaseException:
+        if taken is not None:
+            with suppress(InputError, Failure):  # then it runs out by itself
+                queue.give_back(taken)
+        raise
 
 
 def keep_leases(queue: LabelingQueue) -> bool:
     """Prolongs the leases while the page is open; ``False`` if the episode on the screen was lost."""
-    state = st.session_state
-    if state.get("ticket") is None or state.get("queue") is not queue:
+    before = screen()
+    ticket, ahead = before.ticket, before.ahead
+    if ticket is None or before.queue is not queue:
         return True
-    state["ahead"] = queue.kept(state.get("ahead"))
-    state["ticket"] = queue.kept(state["ticket"])
-    return state["ticket"] is not None
+    kept_ahead, kept = queue.kept(ahead), queue.kept(ticket)
+    now = screen()
+    if now.ahead is ahead:
+        now.ahead = kept_ahead
+    if now.ticket is ticket:
+        now.ticket = kept
+    return kept is not None
 
 
 def heard() -> None:
     """The player has sent an answer. Whatever is wrong with it, the page says so and goes on."""
-    state = st.session_state
-    queue, ticket = state.get("queue"), state.get("ticket")
-    message = last_message()
+    now, message = screen(), last_message()
+    queue, ticket = now.queue, now.ticket
     if message is None or ticket is None or queue is None:
         return
-    state["attempt"] = state.get("attempt", 0) + 1
+    now.attempt += 1
     try:
         said = read_message(message, ticket.entry.length)
         if said.token == ticket.token:  # a key pressed twice meant the episode only once
-            take_in(queue, ticket, said)
+            take_in(now, queue, ticket, said)
     except StaleLease:
-        state["problem"] = "Not saved: this episode went to someone else meanwhile. Here is another one."
-        state["ticket"] = None
+        now.problem = "Not saved: this episode went to someone else meanwhile. Here is another one."
+        now.ticket = None
     except (InputError, Failure) as error:
-        state["problem"] = f"{error} Your answer is still here: try again."
+        now.problem = f"{error} Your answer is still here: try again."
 
 
-def take_in(queue: LabelingQueue, ticket: Ticket, said: Said) -> None:
+def take_in(now: Screen, queue: LabelingQueue, ticket: Ticket, said: Said) -> None:
     """Does what was said of the episode on the screen. Raises what the label store raises."""
-    state = st.session_state
     if said.answer == SKIP:
         queue.give_back(ticket)
-        state["skipped"] = {*skipped(), ticket.entry.id}
+        now.skipped = {*now.skipped, ticket.entry.id}
     else:
         queue.answer(ticket, said)
-        state["notice"] = f"{ANSWERED[said.answer]}: {ticket.entry.info.task}"
-    state.pop("taken_back", None)
-    state["ticket"] = None
+        now.notice = f"{ANSWERED[said.answer]}: {ticket.entry.info.task}"
+    now.ticket = now.taken_back = None
 
 
 def undo(queue: LabelingQueue) -> None:
     """The key for undo: the label is taken back and its episode is shown again."""
-    state = st.session_state
+    now = screen()
     try:
         event = queue.undo()  # what was said; the player shows it again
         if event is None:
             return
-        put_back()
+        put_back(now)
     except (InputError, Failure) as error:
-        state["problem"] = str(error)
+        now.problem = str(error)
         return
-    state["wanted"], state["taken_back"] = event.episode_id, event
-    state["notice"] = f"Taken back: {words_of(queue, event)}"
+    now.wanted, now.taken_back = event.episode_id, event
+    now.notice = f"Taken back: {words_of(queue, event)}"
 
 
 def words_of(queue: LabelingQueue, event: LabelEvent) -> str:
@@ -124,42 +174,39 @@ def words_of(queue: LabelingQueue, event: LabelEvent) -> str:
     return f"{ANSWERED[event.outcome or '']}: {event.episode_id if found is None else found.entry.info.task}"
 
 
-def say_what_was_saved(queue: LabelingQueue) -> None:
+def what_was_saved(queue: LabelingQueue) -> str | None:
     """After the server was away: whether the answer to the film that the page's address names was stored."""
     episode_id = (st.query_params.get(SHOWN) or "").rpartition(":")[0]
     newest = queue.own_labels(1)
     if newest and newest[0].episode_id == episode_id:
-        st.session_state["notice"] = f"Your last answer is saved. {words_of(queue, newest[0])}"
+        return f"Your last answer is saved. {words_of(queue, newest[0])}"
+    return None
 
 
-def skipped() -> set[str]:
-    """The episodes that are not to be shown again for now."""
-    found: set[str] = st.session_state.get("skipped", set())
-    return found
-
-
-def put_back(*, everything: bool = False) -> None:
+def put_back(now: Screen, *, everything: bool = False) -> None:
     """Gives the episode on the screen back; with ``everything`` the next one too."""
-    state: Any = st.session_state
-    for name in ("ticket", "ahead") if everything else ("ticket",):
-        ticket: Ticket | None = state.get(name)
-        if ticket is not None:
-            state["queue"].give_back(ticket)
-        state[name] = None
+    if now.queue is None:
+        return
+    if now.ticket is not None:
+        now.queue.give_back(now.ticket)
+        now.ticket = None
+    if everything and now.ahead is not None:
+        now.queue.give_back(now.ahead)
+        now.ahead = None
 
 
 def leave() -> None:
     """Gives everything back and asks for a name again."""
     with suppress(InputError, Failure):  # then the leases run out by themselves
-        put_back(everything=True)
+        put_back(screen(), everything=True)
     st.session_state.clear()
     st.query_params.clear()
 
 
 def forget_skipped() -> None:
     """Shows skipped episodes again."""
-    st.session_state["skipped"] = set()
-    st.session_state["ticket"] = None
+    now = screen()
+    now.skipped, now.ticket = set(), None
 
 
 def _remember(name: str, ticket: Ticket | None) -> None:

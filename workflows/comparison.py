@@ -1,11 +1,11 @@
-"""How good is a policy, and is one better than another: intervals and a paired test.
+"""How good is a policy, and how much better than another: values with their intervals.
 
 An evaluation is a list of :class:`Attempt`; two evaluations are comparable when they ran the same starts in
 the same order. Success has a Wilson interval (Wilson 1927, eq. for the score interval); successes per hour
 and paired differences have percentile bootstrap intervals (Efron 1979) over starts. The intervals are those
 of a number of starts that was fixed beforehand: where an evaluation stopped early, they lean a little towards
-what stopped it. Whether a candidate is promoted does not rest on them but on
-:mod:`workflows.promotion_looks`.
+what stopped it. Whether a policy is better than another beyond chance does not rest on them but on
+the test of :mod:`workflows.promotion_looks`; :mod:`workflows.paired_comparison` has both.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class Performance:
     median_success_seconds: float | None
 
 
-# Other policies than the one to be beaten are called better or not by the one-sided p-value below this; the
-# error of a promotion, over all looks together, is at most this unless recap.toml says otherwise.
+# A policy is better than another where the one-sided p-value is this at most; the error of a promotion, over
+# all looks together, is at most this unless recap.toml says otherwise.
 SIGNIFICANCE = 0.05
 # A candidate that is faster but fails more often by over this share is not promoted.
 LARGEST_SUCCESS_LOSS = 0.05
@@ -70,18 +70,14 @@ LARGEST_SUCCESS_LOSS = 0.05
 class PairedDifference:
     """Candidate minus reference on the same starts; ``p_value`` is one-sided, for 'not better'.
 
-    ``better``: whether it counts as better beyond chance, where another test than this p-value alone says so.
+    ``better``: whether the candidate makes more successes per hour beyond chance, by the test that the
+    p-value is of.
     """
 
     successes_per_hour: Estimate
     success_rate: Estimate
     p_value: float
-    better: bool | None = None
-
-    @property
-    def is_better(self) -> bool:
-        """Whether the candidate makes more successes per hour beyond chance."""
-        return self.p_value < SIGNIFICANCE if self.better is None else self.better
+    better: bool
 
 
 def wilson_interval(successes: int, attempts: int) -> Estimate:
@@ -113,10 +109,13 @@ def performance(attempts: Sequence[Attempt], seed: int = 0) -> Performance:
     )
 
 
-def paired_difference(
+def paired_intervals(
     candidate: Sequence[Attempt], reference: Sequence[Attempt], seed: int = 0
-) -> PairedDifference:
-    """Candidate against reference; raises ``InputError`` when the starts are not the same."""
+) -> tuple[Estimate, Estimate]:
+    """Candidate minus reference in successes per hour and in success rate (−1 to 1).
+
+    Raises ``InputError`` when the starts are not the same.
+    """
     require_same_starts(candidate, reference)
     picks = _resamples(len(candidate), seed)
     c_success, c_seconds = _arrays(candidate)
@@ -128,13 +127,9 @@ def paired_difference(
         _throughput(c_success.sum(), c_seconds.sum()) - _throughput(r_success.sum(), r_seconds.sum())
     )
     success_difference = c_success.astype(float) - r_success.astype(float)
-    return PairedDifference(
-        successes_per_hour=_percentile_estimate(point, differences),
-        success_rate=_percentile_estimate(
-            float(success_difference.mean()), success_difference[picks].mean(axis=1)
-        ),
-        # Counting the observed sample keeps the p-value off zero (Davison & Hinkley 1997, eq. 4.11).
-        p_value=float((1 + np.sum(differences <= 0)) / (1 + len(differences))),
+    return (
+        _percentile_estimate(point, differences),
+        _percentile_estimate(float(success_difference.mean()), success_difference[picks].mean(axis=1)),
     )
 
 

@@ -18,14 +18,13 @@ from workflows.comparison import (
     Attempt,
     Estimate,
     mean_difference,
-    paired_difference,
     paired_share,
     performance,
 )
 from workflows.evaluation import EvaluationConfig, evaluate, write_attempts
 from workflows.ledger import Champion, Ledger
+from workflows.paired_comparison import least_p, paired_difference, telling_starts
 from workflows.progress import ProgressDisplay, reporter
-from workflows.promotion_looks import standings
 from workflows.step_files import CHECKPOINT, FILM_FILE
 
 CHAMPION, BASE = "champion", "base"
@@ -65,10 +64,12 @@ def find_checkpoint(name: str, workspace: Workspace) -> NamedCheckpoint:
     if not folder.is_dir():
         raise InputError(f"{name} is neither {CHAMPION}, {BASE} nor a checkpoint's folder")
     full, label = _names(folder)
-    said = Path(name).name
+    said, seat = Path(name).name, _seat(folder, workspace)
     if Path(name).is_symlink() and said not in full:
         # A link has the name that its maker gave it, and leads to one that is a key.
         full, label = f"{said} ({full})", said
+    if seat is not None and seat not in full:
+        full, label = f"{seat} ({full})", seat
     return NamedCheckpoint(full, folder, _asks(folder), label, recorded=name)
 
 
@@ -102,16 +103,13 @@ def difference(candidate: Sequence[Attempt], reference: Sequence[Attempt]) -> di
     """Candidate minus reference on the same starts, as plain JSON.
 
     ``success_rate`` has Tango's interval for paired shares. ``p_value`` is one-sided, for "no more successes
-    per hour", by the sign-swap test of :mod:`workflows.promotion_looks`, looked at once. Of ``telling``
-    starts that tell the two apart not even all one way can come to less than ``2 ** -telling``: where that
-    is above the significance they are ``too_few`` to judge, nothing is better, and what is resampled from so
-    few has no interval (``low`` and ``high`` are ``None``). Raises ``InputError`` where the starts differ.
+    per hour", as in :mod:`workflows.paired_comparison`. Where not even all ``telling`` starts, those that
+    tell the two apart, could be significant, they are ``too_few`` to judge, and what is resampled from so few
+    has no interval (``low`` and ``high`` are ``None``). Raises ``InputError`` where the starts differ.
     """
     found = paired_difference(candidate, reference)
-    (standing,) = standings(candidate, reference, [len(candidate)], SIGNIFICANCE)
-    telling = _telling(candidate, reference)
-    least = 0.5**telling
-    too_few = least > SIGNIFICANCE
+    telling = telling_starts(candidate, reference)
+    too_few = least_p(telling) > SIGNIFICANCE
     pairs = [(c.success, r.success) for c, r in zip(candidate, reference, strict=True)]
     gained, lost = pairs.count((True, False)), pairs.count((False, True))
     fewer = [c.interventions - r.interventions for c, r in zip(candidate, reference, strict=True)]
@@ -124,21 +122,12 @@ def difference(candidate: Sequence[Attempt], reference: Sequence[Attempt]) -> di
         "interventions_per_episode": asdict(mean_difference(fewer)) | (_NO_BOUNDS if too_few else {}),
         "telling": telling,
         "too_few": too_few,
-        "p_value": max(standing.p, least),  # random swaps may miss the least by a little
-        "better": standing.better and not too_few,
+        "p_value": found.p_value,
+        "better": found.better,
     }
 
 
 _NO_BOUNDS = {"low": None, "high": None}
-
-
-def _telling(candidate: Sequence[Attempt], reference: Sequence[Attempt]) -> int:
-    """How many starts tell the two apart: by success, or, where anything succeeded, by the time it took."""
-    any_success = any(attempt.success for attempt in (*candidate, *reference))
-    return sum(
-        c.success != r.success or (any_success and c.seconds != r.seconds)
-        for c, r in zip(candidate, reference, strict=True)
-    )
 
 
 def rows_of(named: Sequence[tuple[str, dict[str, Any]]]) -> list[tuple[str, ...]]:
@@ -235,6 +224,22 @@ def tell_apart(checkpoints: Sequence[NamedCheckpoint]) -> list[NamedCheckpoint]:
         replace(one, name=f"{one.name} ({i + 1})", label=f"{one.label or one.name} ({i + 1})")
         for i, one in enumerate(checkpoints)
     ]
+
+
+def is_champion(folder: Path, workspace: Workspace) -> bool:
+    """Whether the checkpoint in ``folder`` is the present champion's."""
+    return _seat(folder, workspace) == CHAMPION
+
+
+def _seat(folder: Path, workspace: Workspace) -> str | None:
+    """``champion`` or ``base`` where that is the one whose checkpoint lies in ``folder``."""
+    try:
+        history = Ledger(workspace).champions()
+    except InputError:  # a ledger that is lost is no matter for a folder's name
+        return None
+    seats = {CHAMPION: history[-1], BASE: history[0]} if history else {}
+    of = folder.resolve()
+    return next((seat for seat, one in seats.items() if (one.path / CHECKPOINT).resolve() == of), None)
 
 
 def _names(folder: Path) -> tuple[str, str]:

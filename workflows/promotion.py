@@ -19,7 +19,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from pipeline.errors import InputError
-from workflows.comparison import Attempt, PairedDifference, paired_difference
+from workflows.comparison import Attempt, PairedDifference
+from workflows.paired_comparison import paired_difference
 from workflows.promotion_guards import Guard, guards
 from workflows.promotion_looks import SWAPS, Standing, standings
 from workflows.promotion_rule import PromotionRule
@@ -144,7 +145,7 @@ def judge(
     looks: list[Look] = []
     for standing in found:
         so_far = candidate[: standing.starts], reference[: standing.starts]
-        difference = paired_difference(*so_far)
+        difference = paired_difference(*so_far, swaps)
         rails = tuple(guards(*so_far, rule))
         gain = difference.successes_per_hour.value
         word = verdict_of_look(standing, gain, rails, standing.starts == planned[-1], rule)
@@ -173,7 +174,11 @@ def verdict_of_look(
 def compared(
     attempts: Mapping[str, list[Attempt]], candidate: str, reference: str, decision: Decision
 ) -> dict[str, PairedDifference]:
-    """The candidate against each other policy; against ``reference`` it is better as the decision says."""
+    """The candidate against each other policy, by one and the same test.
+
+    Against ``reference`` it is better as the decision says, which may have looked several times; against the
+    others the test is looked at once, after all starts that were run.
+    """
     found = {
         name: paired_difference(attempts[candidate], others)
         for name, others in attempts.items()
@@ -184,7 +189,7 @@ def compared(
 
 
 def as_decided(difference: PairedDifference, decision: Decision) -> PairedDifference:
-    """The difference to whom the candidate had to beat, as the decision's own test has it."""
+    """The difference to whom the candidate had to beat, as the decision's own looks have it."""
     if not decision.looks:
         return difference
     last = decision.looks[-1]

@@ -21,8 +21,11 @@ FILMED_STARTS = 3
 _FILMING = ("collectors", "pipeline.policy", "workflows.report_films")
 _REPORTING = (
     "pipeline.iteration_records",
+    "workflows.comparison",
     "workflows.iteration_data",
+    "workflows.paired_comparison",
     "workflows.promotion",
+    "workflows.promotion_looks",
     *(
         f"workflows.report{part}"
         for part in (

@@ -46,14 +46,14 @@ def tone(difference: PairedDifference) -> str:
     ``good`` where that says better beyond chance; ``bad`` where the whole 95 % interval lies below zero; else
     ``unclear``.
     """
-    if difference.is_better:
+    if difference.better:
         return "good"
     return "bad" if difference.successes_per_hour.high < 0 else "unclear"
 
 
 def is_narrow(difference: PairedDifference) -> bool:
     """Whether it is better by the one-sided test, though its two-sided 95 % interval touches zero."""
-    return difference.is_better and difference.successes_per_hour.low <= 0
+    return difference.better and difference.successes_per_hour.low <= 0
 
 
 def _interval_tone(difference: Estimate) -> str:

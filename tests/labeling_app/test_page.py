@@ -128,7 +128,7 @@ def test_a_full_disk_refuses_the_label_and_keeps_the_page(
 ) -> None:
     make_episode()
     page = page_of(script=SPEAKING)
-    store = page.session_state["queue"].store
+    store = page.session_state["screen"].queue.store
     with store._lock:
         pages = store._opened().execute("PRAGMA page_count").fetchone()[0]
         store._opened().execute(f"PRAGMA max_page_count = {pages}")
@@ -147,7 +147,7 @@ def test_a_read_only_store_refuses_the_label_and_keeps_the_page(
 ) -> None:
     make_episode()
     page = page_of(script=SPEAKING)
-    store = page.session_state["queue"].store
+    store = page.session_state["screen"].queue.store
     with store._lock:
         store._opened().execute("PRAGMA query_only = 1")  # as where the file's permissions were taken away
     say(page, monkeypatch, "success")
@@ -246,3 +246,25 @@ def test_who_is_a_reviewer() -> None:
     for here in (True, False):
         assert is_reviewer("Ana", ("Ana",), on_this_computer=here)
         assert not is_reviewer("Ben", ("Ana",), on_this_computer=here)
+
+
+def test_sub_tasks_that_an_episode_came_with_are_proposed_until_somebody_answers(
+    workspace: Workspace, make_episode: EpisodeMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_episode(extra={"import": {"subtasks": [["reach", 0, 5], ["lift", 5, 9]]}})
+    make_episode(extra={"import": {"subtasks": [["beyond the end", 0, 10_000]]}})
+    page = page_of(script=SPEAKING)
+    data = shown(page)
+    assert [(m["kind"], m["text"], m["start_frame"], m["end_frame"]) for m in data["marks"]] == [
+        ("segment", "reach", 0, 5),
+        ("segment", "lift", 5, 9),
+    ]
+    assert "came with the recording" in data["hint"]
+    say(page, monkeypatch, "success", marks=data["marks"][:1])
+    assert shown(page)["marks"] == [] and "came with" not in shown(page)["hint"]
+    (label,) = LabelStore(workspace.labels_path).current().values()
+    assert [mark.text for mark in label.marks] == ["reach"]
+    clean(page.button(key="undo").click().run())
+    assert [mark["text"] for mark in shown(page)["marks"]] == ["reach"], (
+        "what was said, not what was proposed"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -46,10 +47,15 @@ def evaluations(
     return _evaluation(candidate, hard, rng), _evaluation(reference, hard, rng)
 
 
+@lru_cache(maxsize=64)
+def _easiest(rate: float) -> float:
+    """How hard a start may be for a policy with that success rate."""
+    return float(np.quantile(np.random.default_rng(1).normal(size=100_000), rate))
+
+
 def _evaluation(skill: Skill, hard: np.ndarray, rng: np.random.Generator) -> list[Attempt]:
     own = np.sqrt(ALIKE) * hard + np.sqrt(1 - ALIKE) * rng.normal(size=len(hard))
-    order = np.quantile(np.random.default_rng(1).normal(size=100_000), skill.rate)
-    success = own < order
+    success = own < _easiest(skill.rate)
     spent = np.where(
         success,
         np.minimum(skill.success_s * np.exp(0.25 * rng.normal(size=len(hard))), LONGEST_S),

@@ -16,7 +16,8 @@ from tests.value_model.gate_samples import sound_case
 from value_model.advantages import Reason
 from value_model.calibration import ReliabilityBin, ValueQuality
 from value_model.gate import GateReport
-from workflows.comparison import Attempt, paired_difference, performance
+from workflows.comparison import Attempt, performance
+from workflows.paired_comparison import paired_difference
 from workflows.report import ReportData, StepOrigin
 from workflows.report_films import Clip
 

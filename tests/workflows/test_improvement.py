@@ -16,7 +16,7 @@ from tests.pipeline.episodes import TASK, make_frames, make_info, write_episode
 from tests.workflows.promotion_samples import BASE, RECAP, evaluations
 from tests.workflows.sample_lab import make_lab
 from value_model.gate_report import Check, GateReport
-from workflows.comparison import Attempt, paired_difference, performance
+from workflows.comparison import Attempt, performance
 from workflows.film_steps import choose_starts
 from workflows.improvement import (
     Loop,
@@ -27,6 +27,7 @@ from workflows.improvement import (
     require_both_outcomes,
 )
 from workflows.ledger import Champion, Ledger
+from workflows.paired_comparison import paired_difference
 from workflows.promotion import judge
 from workflows.promotion_rule import PromotionRule
 from workflows.report_data import film_caption

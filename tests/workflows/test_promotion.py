@@ -14,7 +14,8 @@ from pipeline.errors import InputError
 from pipeline.site_config import SiteConfig
 from pipeline.site_promotion import LEAST_SIGNIFICANCE, PromotionSection
 from tests.workflows.promotion_samples import BASE, RECAP, evaluations
-from workflows.comparison import Attempt, paired_difference
+from workflows.comparison import Attempt
+from workflows.paired_comparison import paired_difference
 from workflows.promotion import BETTER, GUARD_OPEN, HELD_BACK, Verdict, as_decided, judge
 from workflows.promotion_guards import guards
 from workflows.promotion_looks import SWAPS
@@ -233,9 +234,9 @@ def test_the_table_says_of_the_one_to_be_beaten_what_the_decision_says() -> None
     candidate, reference = evaluations(RECAP, BASE, 80, np.random.default_rng(2))
     plain = paired_difference(candidate, reference)
     decision = judge(candidate, reference, "base", 80, ONCE).decision()
-    assert plain.better is None and as_decided(plain, decision).is_better
+    assert as_decided(plain, decision).better
     kept = replace(decision, looks=({**decision.looks[0], "verdict": "not better beyond chance", "p": 0.04},))
-    assert not as_decided(plain, kept).is_better and as_decided(plain, kept).p_value == 0.04
+    assert not as_decided(plain, kept).better and as_decided(plain, kept).p_value == 0.04
 
 
 def test_rounds_and_looks_of_a_rule() -> None:

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.workflows.report_samples import attempts
-from workflows.comparison import Estimate, PairedDifference, paired_difference, performance
+from workflows.comparison import Estimate, PairedDifference, performance
+from workflows.paired_comparison import paired_difference
 from workflows.promotion import as_decided, judge
 from workflows.promotion_rule import PromotionRule
 from workflows.report_episodes import STRIP_FRAMES, choose_episodes, runs, strip_indices
@@ -19,7 +20,8 @@ from workflows.report_words import duration, guard_that_holds, headline, number,
 
 def difference_of(low: float, high: float, p_value: float, rate: float = 0.1) -> PairedDifference:
     """A difference with those bounds of successes per hour and that p-value."""
-    return PairedDifference(Estimate((low + high) / 2, low, high), Estimate(rate, rate - 0.1, rate), p_value)
+    per_hour, points = Estimate((low + high) / 2, low, high), Estimate(rate, rate - 0.1, rate)
+    return PairedDifference(per_hour, points, p_value, better=p_value < 0.05)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +73,7 @@ def test_the_title_never_contradicts_the_decision(
     assert decision.promoted == (said.tone == "good")
     assert ("guard rail holds it back" in said.sentence) == ("but on the same" in decision.reason)
     row = difference_rows({"RECAP vs base": difference})[0]
-    assert (row["tone"] == "good") == (decision.promoted or bool(held and difference.is_better))
+    assert (row["tone"] == "good") == (decision.promoted or bool(held and difference.better))
 
 
 def test_faster_but_less_reliable_is_said_so() -> None:

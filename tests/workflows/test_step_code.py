@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import value_model
-from workflows import step_code
+from workflows import report_graph, step_code
 from workflows.step_code import ADVANTAGES, SCORING, VALUE_TRAINING
 
 ROOT = Path(value_model.__file__).parent
@@ -176,6 +176,12 @@ def test_whatever_else_a_step_runs_is_in_its_key_or_named_as_harmless(
     # Scoring is of stored frames: the table and what labels make of them are imported beside it.
     beside = {"pipeline.frame_table", "value_model.returns"} if named is SCORING else set()
     assert missing == beside
+
+
+def test_the_test_that_a_report_compares_by_is_in_its_key() -> None:
+    path = source("workflows.paired_comparison")
+    assert path is not None
+    assert {"workflows.paired_comparison", *imports_of(path)} <= set(report_graph._REPORTING)
 
 
 def test_what_is_named_as_harmless_exists() -> None:
