@@ -19,12 +19,13 @@ import pyarrow.parquet as pq
 from pipeline.dataset_selection import is_written
 from pipeline.episode_file import EpisodeEntry
 from pipeline.errors import InputError
+from pipeline.lerobot_language import LANGUAGE_COLUMNS
 
 EPISODES_FILE: Final = "meta/recap_episodes.parquet"
 BUILD_RECORD: Final = "meta/recap.json"
 
-# What LeRobot adds to every dataset.
-_LEROBOT_COLUMNS = ("timestamp", "frame_index", "episode_index", "index", "task_index")
+# What LeRobot adds to every dataset, and what it takes for its annotations.
+_LEROBOT_COLUMNS = ("timestamp", "frame_index", "episode_index", "index", "task_index", *LANGUAGE_COLUMNS)
 _TEXT = pa.string()
 _FACTS = pa.schema(
     [

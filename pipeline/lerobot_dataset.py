@@ -27,8 +27,9 @@ columns:
 ``camera_timestamp_ns.<camera>``   int64         when the image was taken, ns since 1970
 =================================  ============  =====================================================
 
-and the extra columns, float32. The last six have no statistics, which NaN would spoil, and no name that
-begins with ``observation`` or ``action``, which LeRobot would feed to a policy.
+and the extra columns, float32. With ``subtasks`` also the two columns of :mod:`pipeline.lerobot_language`:
+LeRobot before 0.6 cannot open a dataset that has them. The last six above have no statistics, which NaN would
+spoil, and no name that begins with ``observation`` or ``action``, which LeRobot would feed to a policy.
 
 ``meta/recap_episodes.parquet``: one row an episode, in the dataset's order: ``episode_index``, ``id``,
 ``task``, ``operator``, ``robot``, ``rate_hz``, ``cameras`` (list), ``created``, ``software_version``,
@@ -42,6 +43,7 @@ begins with ``observation`` or ``action``, which LeRobot would feed to a policy.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
@@ -56,6 +58,7 @@ from pipeline.dataset_selection import Outcomes, check_selection, content_bytes
 from pipeline.episode_file import EpisodeEntry
 from pipeline.errors import Failure, InputError
 from pipeline.exchange.action_spaces import ActionSpace
+from pipeline.lerobot_language import Subtasks, check_subtasks
 
 LAYOUT_VERSION = 2
 KIND = "episodes"
@@ -70,6 +73,7 @@ def export_dataset(
     action_space: ActionSpace = ActionSpace.TWIST,
     outcomes: Outcomes | None = None,
     extra_columns: Columns | None = None,
+    subtasks: Subtasks | None = None,
     video_store: Path | None = None,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -78,9 +82,10 @@ def export_dataset(
 
     ``outcomes`` maps an episode's id to its label: ``success``, ``failure`` or, like an id that is not
     in it, ``None``. ``extra_columns`` maps a column's name to each episode's (T,) float32. With
-    ``video_store``, encoded videos are kept there and reused. Episodes are read in ``workers`` child
-    processes, one for each core if not given; memory does not grow with their number, and with their
-    length only by some 500 bytes a frame. ``progress(done, total)`` is called after each episode.
+    ``subtasks`` the dataset has LeRobot's language columns. With ``video_store``, encoded videos are kept
+    there and reused. Episodes are read in ``workers`` child processes, one for each core if not given;
+    memory does not grow with their number, and with their length only by some 500 bytes a frame.
+    ``progress(done, total)`` is called after each episode.
 
     Equal arguments give equal bytes; when ``out`` was built from equal ones nothing is done. Raises
     ``InputError`` when ``out`` holds anything else; for columns that are not one finite number a frame;
@@ -90,7 +95,9 @@ def export_dataset(
     columns = dict(extra_columns or {})
     labels = dict(outcomes or {})
     _check_inputs(episodes, labels, columns)
-    record = _build_record(episodes, action_space, labels, columns)
+    if subtasks is not None:
+        check_subtasks(subtasks, {entry.id: entry.length for entry in episodes})
+    record = _build_record(episodes, action_space, labels, columns, subtasks)
     if is_built(out, record):
         return out
     # Seconds to import: only where there is something to build.
@@ -105,6 +112,7 @@ def export_dataset(
             action_space=action_space,
             video_store=video_store or aside.with_name(f"{aside.name}.encoded"),
             workers=workers or os.cpu_count() or 1,
+            subtasks=subtasks,
         )
         write_dataset(aside, plan, progress)
         write_record(aside, record)
@@ -153,6 +161,7 @@ def _build_record(
     action_space: ActionSpace,
     outcomes: Outcomes,
     columns: Columns,
+    subtasks: Subtasks | None,
 ) -> dict[str, Any]:
     """What a dataset was built from; two datasets with equal records have equal content."""
     digest = blake2b(digest_size=16)
@@ -160,11 +169,16 @@ def _build_record(
         digest.update(content_bytes(entry, outcomes))
         for name, per_episode in columns.items():
             digest.update(f"{name}\n".encode() + per_episode[entry.id].astype(np.float32).tobytes())
+        if subtasks is not None:
+            found = [list(subtask) for subtask in subtasks.get(entry.id, ())]
+            digest.update(f"{json.dumps(found)}\n".encode())
     return {
         "layout_version": LAYOUT_VERSION,
         "kind": KIND,
         "action_space": str(action_space),
         "columns": list(columns),
+        # Not a word of it without them: what was built before there were any is built still.
+        **({} if subtasks is None else {"subtasks": True}),
         "content": digest.hexdigest(),
     }
 

@@ -29,6 +29,7 @@ from pipeline.episode_video import CameraVideo
 from pipeline.errors import InputError
 from pipeline.exchange.action_spaces import ActionSpace
 from pipeline.guarded_reading import guarded_map
+from pipeline.lerobot_language import Subtask, Subtasks, language_columns, language_features
 from pipeline.lerobot_rows import EpisodeJob, PreparedEpisode, arrow_column, features, prepare_episode
 from pipeline.lerobot_statistics import statistics
 
@@ -44,7 +45,10 @@ Columns = Mapping[str, Mapping[str, np.ndarray]]
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be written. ``columns`` maps a column's name to each episode's (T,) float32."""
+    """What is to be written. ``columns`` maps a column's name to each episode's (T,) float32.
+
+    Without ``subtasks`` the dataset has no language columns.
+    """
 
     episodes: Sequence[EpisodeEntry]
     outcomes: Mapping[str, str | None]
@@ -52,6 +56,7 @@ class Plan:
     action_space: ActionSpace
     video_store: Path
     workers: int
+    subtasks: Subtasks | None = None
 
     @property
     def success_column(self) -> bool:
@@ -102,7 +107,7 @@ def write_dataset(root: Path, plan: Plan, progress: Callable[[int, int], None] |
                 meta = _create_metadata(root, plan, found.videos)
                 writer = _TableWriter(meta)
             _check_sizes(meta, entry, found.videos)
-            _write_episode(meta, writer, index, entry, job, found)
+            _write_episode(meta, writer, index, entry, job, found, plan.subtasks)
             dropped.append(found.dropped)
             if progress is not None:
                 progress(index + 1, len(plan.episodes))
@@ -116,10 +121,11 @@ def write_dataset(root: Path, plan: Plan, progress: Callable[[int, int], None] |
 
 
 def _create_metadata(root: Path, plan: Plan, videos: Mapping[str, CameraVideo]) -> LeRobotDatasetMetadata:
+    language = language_features() if plan.subtasks is not None else {}
     meta = LeRobotDatasetMetadata.create(
         repo_id=REPO_ID,
         fps=int(plan.episodes[0].info.rate_hz),
-        features=features(videos, plan.action_space, plan.success_column, list(plan.columns)),
+        features=features(videos, plan.action_space, plan.success_column, list(plan.columns)) | language,
         robot_type=",".join(sorted({e.info.robot for e in plan.episodes})),
         root=root,
         metadata_buffer_size=_BUFFERED_EPISODES,
@@ -149,6 +155,7 @@ def _write_episode(
     entry: EpisodeEntry,
     job: EpisodeJob,
     found: PreparedEpisode,
+    subtasks: Subtasks | None,
 ) -> None:
     task = meta.get_task_index(entry.info.task)
     placed = {
@@ -156,7 +163,10 @@ def _write_episode(
         "index": meta.total_frames + np.arange(entry.length, dtype=np.int64),
         "task_index": np.full(entry.length, task, dtype=np.int64),
     }
-    places = writer.write(index, job.rows_file, placed) | _link_videos(meta, index, entry, found.videos)
+    marked = None if subtasks is None else subtasks.get(entry.id, ())
+    places = writer.write(index, job.rows_file, placed, marked) | _link_videos(
+        meta, index, entry, found.videos
+    )
     job.rows_file.unlink()
     counted = found.statistics | {name: statistics(values) for name, values in placed.items()}
     counted |= {f"observation.images.{camera}": v.statistics for camera, v in found.videos.items()}
@@ -172,7 +182,13 @@ class _TableWriter:
         self._writer: pq.ParquetWriter | None = None
         self._chunk = -1
 
-    def write(self, index: int, rows_file: Path, placed: Mapping[str, np.ndarray]) -> dict[str, int]:
+    def write(
+        self,
+        index: int,
+        rows_file: Path,
+        placed: Mapping[str, np.ndarray],
+        subtasks: Sequence[Subtask] | None,
+    ) -> dict[str, int]:
         chunk = index // _EPISODES_PER_CHUNK
         if chunk != self._chunk:
             self.close()
@@ -182,9 +198,10 @@ class _TableWriter:
         assert self._writer is not None
         with pa.memory_map(str(rows_file)) as file:
             rows = pa.ipc.open_file(file).read_all()
-            columns = [
-                arrow_column(placed[name]) if name in placed else rows[name] for name in self._schema.names
-            ]
+            made = {name: arrow_column(values) for name, values in placed.items()}
+            if subtasks is not None:
+                made |= language_columns(subtasks, rows["timestamp"].to_numpy(), self._schema)
+            columns = [made[name] if name in made else rows[name] for name in self._schema.names]
             self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
         return {"data/chunk_index": chunk, "data/file_index": 0}
 

@@ -179,6 +179,7 @@ def check_policy(config: DoorConfig, image_size: int) -> None:
     Loads LeRobot.
     """
     from pipeline.policy import new_policy
+    from pipeline.policy.training_fields import require_groups
 
     facts = new_policy.TableFacts(CAMERAS, image_size)
     options = with_any_name(config.parameters()["policy_options"])
@@ -191,6 +192,7 @@ def check_policy(config: DoorConfig, image_size: int) -> None:
                 )
             return
         options = {**options, new_policy.PATH: config.path}
+    require_groups(config.policy_type, options, int(config.training.get("lora_rank", 0)))
     new_policy.check_policy(config.policy_type, facts, options)
 
 

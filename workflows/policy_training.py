@@ -27,6 +27,7 @@ from pipeline.policy.checkpoint import Checkpoint, load_checkpoint
 from pipeline.policy.gen3.action_learning import fit_to_table
 from pipeline.policy.new_policy import new_checkpoint, table_facts
 from pipeline.policy.policy_frames import subtasks_said
+from pipeline.policy.training_fields import require_groups
 from pipeline.policy.training_statistics import table_statistics
 from pipeline.policy.tuning import prepare
 from pipeline.process_group import Group
@@ -96,6 +97,7 @@ def train_policy(
         raise InputError(f"there are {len(table)} frames and indicators of shape {indicators.shape}")
     if start is not None and config.policy_options:
         raise InputError("policy options only apply from scratch: a checkpoint's network is fixed")
+    require_groups(config.policy_type, config.policy_options, config.lora_rank)
     group = group or Group()
     if group.size != config.workers:
         raise ValueError(f"{config.workers} workers, and {group.size} processes: train_policy is one of them")

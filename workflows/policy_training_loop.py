@@ -13,6 +13,7 @@ from lerobot.policies.pretrained import PreTrainedPolicy
 from torch import Tensor, nn
 
 from pipeline.errors import InputError
+from pipeline.policy.plain_state import PlainState
 from pipeline.policy.tuning import autocast
 from pipeline.resume_state import ResumeState
 from workflows.policy_training_config import PolicyTrainingConfig, learning_rate_factor
@@ -35,6 +36,55 @@ class Batches(Protocol):
 
     def restore(self, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
         """Goes on as from :meth:`state`."""
+
+
+class RunningMean:
+    """The running mean of the weights that are trained: those that ever had a gradient.
+
+    After step t, from 0, mean := d mean + (1 - d) weight with d = min(decay, (1 + t) / (10 + t)), in float32.
+    A weight without a gradient stays as it is under AdamW, decay or not, and is its own mean: it needs no
+    copy. One that gets its first gradient late has been its own mean until then.
+    """
+
+    def __init__(self, parameters: list[nn.Parameter], decay: float) -> None:
+        """Of these ``parameters``, of any types of floats; ``decay`` 0 is the weights themselves."""
+        self._parameters, self._decay = parameters, decay
+        self._means: dict[int, Tensor] = {}
+
+    def before_step(self) -> None:
+        """Begins the means of those that have their first gradient; to be called before they change."""
+        if not self._decay:
+            return
+        for i, parameter in enumerate(self._parameters):
+            if i not in self._means and parameter.grad is not None:
+                # Small changes would be lost in a mean of bfloat16 numbers.
+                self._means[i] = parameter.detach().to(torch.float32, copy=True)
+
+    def after_step(self, step: int) -> None:
+        """Takes in the weights after ``step``, from 0."""
+        if not self._means:
+            return
+        # The mean forgets its first values faster, or it would remember the start for long.
+        decay = min(self._decay, (1 + step) / (10 + step))
+        weights = [self._parameters[i].detach().float() for i in self._means]
+        torch._foreach_lerp_(list(self._means.values()), weights, 1 - decay)
+
+    def put(self) -> None:
+        """Puts the mean into the parameters."""
+        with torch.no_grad():
+            for i, mean in self._means.items():
+                self._parameters[i].copy_(mean)
+
+    def state(self) -> dict[str, Tensor]:
+        """The means by their parameter's place in the list; what is not in it is its own mean."""
+        return {str(i): mean for i, mean in self._means.items()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Goes on from :meth:`state`, or from one that holds a mean of every parameter."""
+        self._means = {
+            int(i): mean.to(self._parameters[int(i)].device, torch.float32, copy=True)
+            for i, mean in state.items()
+        }
 
 
 class PolicyTrainer:
@@ -61,8 +111,8 @@ class PolicyTrainer:
         self._after_backward = after_backward
         policy.train()
         self._parameters = [p for p in policy.parameters() if p.requires_grad]
-        # Small changes would be lost in a mean of bfloat16 numbers.
-        self._averages = [p.detach().to(torch.float32, copy=True) for p in self._parameters]
+        self._plain = PlainState(policy)
+        self._mean = RunningMean(self._parameters, config.ema_decay)
         self._optimizer = torch.optim.AdamW(
             trained, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
@@ -88,8 +138,7 @@ class PolicyTrainer:
             after_step()
         if not math.isfinite(self.curve[-1][1]):
             raise InputError(f"policy training diverged (loss {self.curve[-1][1]}): lower learning_rate")
-        with torch.no_grad():
-            torch._foreach_copy_(self._parameters, self._averages)
+        self._mean.put()
         self._policy.eval()
 
     def state(self) -> ResumeState:
@@ -97,7 +146,7 @@ class PolicyTrainer:
         state = ResumeState()
         state.put("parameter", {str(i): p for i, p in enumerate(self._parameters)})
         state.put("buffer", dict(self._policy.named_buffers()))
-        state.put("average", {str(i): mean for i, mean in enumerate(self._averages)})
+        state.put("average", self._mean.state())
         for i, moments in self._optimizer.state_dict()["state"].items():
             state.put(f"optimizer/{i}", moments)
         state.put("generator", {"cpu": torch.get_rng_state()})
@@ -110,6 +159,7 @@ class PolicyTrainer:
             "curve": self.curve,
             "losses": [float(loss) for loss in self._losses],
             "batches": drawn,
+            "plain": self._plain.changes(),
         }
         return state
 
@@ -121,8 +171,7 @@ class PolicyTrainer:
             buffers = dict(self._policy.named_buffers())
             for name, tensor in state.take("buffer").items():
                 buffers[name].copy_(tensor)
-            for i, tensor in state.take("average").items():
-                self._averages[int(i)].copy_(tensor)
+        self._mean.restore(state.take("average"))
         moments: dict[int, dict[str, Tensor]] = {}
         for name, tensor in state.take("optimizer").items():
             i, key = name.split("/")
@@ -133,6 +182,7 @@ class PolicyTrainer:
         if "device" in generators:
             torch.cuda.set_rng_state(generators["device"], self._config.device)
         facts: dict[str, Any] = state.facts
+        self._plain.restore(facts["plain"])
         arrays = {name: tensor.numpy() for name, tensor in state.take("batches").items()}
         self._batches.restore(arrays, facts["batches"])
         self.step = facts["step"]
@@ -149,10 +199,9 @@ class PolicyTrainer:
         if self._after_backward is not None:
             self._after_backward(self._parameters)
         torch.nn.utils.clip_grad_norm_(self._parameters, config.gradient_clip)
+        self._mean.before_step()
         self._optimizer.step()
-        # The mean forgets its first values faster, or it would remember the start for long.
-        decay = min(config.ema_decay, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(self._averages, [p.detach().float() for p in self._parameters], 1 - decay)
+        self._mean.after_step(self.step)
         return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
 
     def _draw(self) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from pipeline.resume_state import Keeper, load_state, save_state
 from workflows.policy_training_config import PolicyTrainingConfig
 from workflows.policy_training_loop import PolicyTrainer
 
+# Of what a trainer's state holds: one of another make is not used.
+_MAKE = 2
 # Frames whose images are hashed to tell one data set from another.
 _IMAGES_HASHED = 64
 # Of each file of the checkpoint that a training starts from: enough to tell it, also where it is large.
@@ -57,7 +59,7 @@ def policy_fingerprint(
 
     Of the images, a few spread over the table; of each file of the start its name, size, beginning and end.
     """
-    said = [config.as_json(), table.episode_ids, table.contents, table.tasks, table.cameras]
+    said = [_MAKE, config.as_json(), table.episode_ids, table.contents, table.tasks, table.cameras]
     hasher = hashlib.sha256(json.dumps([*said, torch.__version__], sort_keys=True, default=str).encode())
     some = np.unique(np.linspace(0, len(table) - 1, _IMAGES_HASHED).astype(np.int64))
     mask = np.ones(len(table), dtype=bool) if frame_mask is None else frame_mask

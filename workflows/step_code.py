@@ -19,6 +19,7 @@ DATASET = (
     "pipeline.dataset_selection",
     "pipeline.lerobot_statistics",
     "pipeline.lerobot_files",
+    "pipeline.lerobot_language",
     "pipeline.lerobot_rows",
     "pipeline.episode_video",
     "pipeline.exchange.action_spaces",

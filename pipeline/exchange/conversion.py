@@ -19,6 +19,7 @@ from pipeline.exchange.foreign_episode import ForeignEpisode, camera_name
 from pipeline.exchange.imported_file import importing_alone, write_imported
 from pipeline.exchange.mapped_fields import GEN3_ROBOTS, MappedFields, Recording, mapped_fields
 from pipeline.exchange.plausibility import require_plausible
+from pipeline.segment_runs import ORIGIN, subtask_note
 from pipeline.workspace import Workspace, check_id
 
 UNKNOWN_START = "2000-01-01T00:00:00.000Z"
@@ -125,7 +126,7 @@ def _present(
     if there is None:
         return None
     entry = read_entry(there)
-    note = entry.info.extra.get("import")
+    note = entry.info.extra.get(ORIGIN)
     came = note if isinstance(note, dict) else {}
     fingerprint = episode.restored_info.get("fingerprint")
     # Our own exports of one recording differ in what they hold besides: it is the recording that counts.
@@ -189,8 +190,9 @@ def _info(
         "options": options.changes(),
         **({"fingerprint": known["fingerprint"]} if "fingerprint" in known else {}),
         **({"tasks": list(episode.tasks)} if len(episode.tasks) > 1 else {}),
+        **subtask_note(episode.subtasks),
     }
-    extra = _plain({**known.get("extra", {}), **episode.extra, "import": note})
+    extra = _plain({**known.get("extra", {}), **episode.extra, ORIGIN: note})
     rate_hz = options.mapping.rate_hz or episode.rate_hz
     return EpisodeInfo(
         id=episode_id,

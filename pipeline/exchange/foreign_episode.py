@@ -19,6 +19,7 @@ import numpy as np
 
 from pipeline.errors import InputError
 from pipeline.exchange.column_mapping import ColumnMapping
+from pipeline.lerobot_language import Subtask
 
 Images = Callable[[], Iterator[np.ndarray]]
 """Starts to read a camera: H×W×3 uint8 RGB images, one a frame, from the first."""
@@ -52,7 +53,8 @@ class ForeignEpisode:
     arrays of numbers or booleans as recorded, by the format's own names; ``component_names`` those of a
     column's components, where known. ``tasks`` are the texts that occur, the most frequent first.
     ``sources`` (T,) uint8 are :class:`pipeline.episode.Source` codes; ``times_ns`` (T,) int64 and
-    ``camera_times_ns`` nanoseconds since 1970, ``step_times_s`` (T,) seconds since the episode's start.
+    ``camera_times_ns`` nanoseconds since 1970, ``step_times_s`` (T,) seconds since the episode's start;
+    ``subtasks`` those that the recording was annotated with, in order.
 
     A recording that we wrote ourselves also has ``restored``: fields of our schema exactly as they were, by
     name (``tool_pose``, ``action``, ``policy_action``, ...); ``restored_info``: the episode's attributes,
@@ -80,6 +82,7 @@ class ForeignEpisode:
     times_ns: np.ndarray | None = None
     camera_times_ns: Mapping[str, np.ndarray] = field(default_factory=dict)
     step_times_s: np.ndarray | None = None
+    subtasks: tuple[Subtask, ...] = ()
     restored: Mapping[str, np.ndarray] = field(default_factory=dict)
     restored_info: Mapping[str, Any] = field(default_factory=dict)
     own_columns: frozenset[str] = frozenset()

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import InputError, one_line
+from pipeline.exchange.language_columns import read_language
 from pipeline.exchange.lerobot_tables import array, read_json, read_json_lines, read_table
+from pipeline.lerobot_language import LANGUAGE_COLUMNS, Subtask
 
 INFO = "meta/info.json"
 _MAX_EPISODES = 10_000_000
@@ -160,7 +162,7 @@ class LeRobotFolder:
     def columns(self, place: EpisodePlace) -> tuple[dict[str, np.ndarray], list[str]]:
         """An episode's columns of numbers, (T, ...), and the names of those of anything else but images."""
         images = [key for key, feature in self.features.items() if feature["dtype"] in ("video", "image")]
-        table = self._rows(place, leave_out=images)
+        table = self._rows(place, leave_out=[*images, *LANGUAGE_COLUMNS])
         if len(table) != place.length:
             raise InputError(
                 f"{self.root}: episode {place.number} has {len(table)} rows, its metadata say {place.length}"
@@ -173,6 +175,15 @@ class LeRobotFolder:
             else:
                 columns[name] = values
         return columns, others
+
+    def language(self, place: EpisodePlace) -> tuple[tuple[Subtask, ...], tuple[str, ...]]:
+        """An episode's annotated sub-tasks, and the styles of its other annotations; mostly none."""
+        if not set(LANGUAGE_COLUMNS) & set(self.features):
+            return (), ()
+        wanted = (*LANGUAGE_COLUMNS, "timestamp", "episode_index")
+        table = self._rows(place, leave_out=[name for name in self.features if name not in wanted])
+        times = table.column("timestamp").to_numpy() if "timestamp" in table.column_names else None
+        return read_language(table, times)
 
     def cells(self, place: EpisodePlace, key: str) -> Iterator[Any]:
         """One column's values of an episode, a few at a time."""

@@ -10,8 +10,9 @@
 
 State and action are vectors whose components have names that the robot's driver chose, in the driver's
 units. Only names that are ours (``pipeline.episode``) say what they mean; others need a mapping file.
-Columns of flags become sources (``intervention``) and the mark (``next.success``). A dataset that we
-exported is restored: see :mod:`pipeline.exchange.restore_lerobot`.
+Columns of flags become sources (``intervention``) and the mark (``next.success``). Annotated sub-tasks
+(:mod:`pipeline.exchange.language_columns`) are kept with the episode. A dataset that we exported is restored:
+see :mod:`pipeline.exchange.restore_lerobot`.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ def read_lerobot(reference: EpisodeReference) -> ForeignEpisode:
     _check_counters(reference, place, counters)
     tasks = _tasks(folder, place, counters)
     cameras, depth = _cameras(folder, place)
-    lost = sorted([*texts, *depth])
+    subtasks, others = folder.language(place)
+    lost = sorted([*texts, *depth, *([f"annotations ({', '.join(others)})"] if others else [])])
     names = {name: folder.component_names(name) for name in columns}
     values: dict[str, Any] = {
         "tasks": tasks,
@@ -77,6 +79,7 @@ def read_lerobot(reference: EpisodeReference) -> ForeignEpisode:
         "sources": _sources(columns, length),
         "outcome_mark": success_mark(columns, _SUCCESS),
         "step_times_s": counters.get("timestamp"),
+        "subtasks": subtasks,
         "notes": (f"not imported: {', '.join(lost)}",) if lost else (),
         **restored(folder, place, columns),
     }

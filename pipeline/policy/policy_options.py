@@ -13,32 +13,10 @@ import draccus
 from lerobot.configs import PreTrainedConfig
 
 from pipeline.errors import InputError
+from pipeline.policy.training_fields import instead_of
 
 PREFIX = "--policy."
 
-# What follows from the data and the machine, or speaks of uploading; nobody sets it here.
-_NOT_OPTIONS = frozenset(
-    {"input_features", "output_features", "device", "use_peft", "push_to_hub", "repo_id", "private", "tags"}
-    | {"license", "pretrained_path", "pretrained_revision"}
-)
-
-# What is said of some of them, and of what only lerobot-train reads.
-_INSTEAD = {
-    "device": "use --device (in recap.toml: device under [policy])",
-    "input_features": "features follow from the data and cannot be set",
-    "output_features": "features follow from the data and cannot be set",
-}
-_RATE = "use --learning-rate (in recap.toml: base_learning_rate and fine_tune_learning_rate under [policy])"
-_FIXED = "only lerobot-train reads it; here the optimiser is AdamW, with a warm-up and a cosine"
-# These take them for groups of their weights, which this project's training heeds.
-_HEEDED = {
-    ("molmoact2", "optimizer_lr"),
-    ("multi_task_dit", "optimizer_lr"),
-    ("evo1", "optimizer_weight_decay"),
-}
-_OPTIMIZER = frozenset(
-    {"optimizer_weight_decay", "optimizer_betas", "optimizer_eps", "optimizer_grad_clip_norm"}
-)
 _MOST_NAMES = 8
 
 _NOTHING = ("none", "null")
@@ -90,15 +68,17 @@ def decoded_options(policy_type: str, options: Mapping[str, Any]) -> dict[str, A
 
     Dotted keys reach into nested settings. The texts "none" and "null" are ``None`` where an option may be
     that, for files such as TOML that have no null. Raises ``InputError`` naming the option for one that the
-    type does not have, with near matches, and for a value of another type.
+    type does not have, with near matches, for one that would have no effect here
+    (:mod:`pipeline.policy.training_fields`), and for a value of another type.
     """
     cls = config_class(policy_type)
-    names = sorted({f.name for f in dataclasses.fields(cls) if f.init} - _NOT_OPTIONS)
+    fields = [field.name for field in dataclasses.fields(cls) if field.init]
+    names = sorted(name for name in fields if not instead_of(policy_type, name))
     hints = typing.get_type_hints(cls)
     nested: dict[str, Any] = {}
     for key, value in options.items():
         name, _, below = key.partition(".")
-        if instead := _instead(policy_type, name):
+        if instead := instead_of(policy_type, name):
             raise InputError(f"{name} is not an option of the policy here: {instead}")
         if name not in names:
             raise InputError(f"{policy_type} has no option {name!r}{_near(name, names)}")
@@ -112,17 +92,6 @@ def decoded_options(policy_type: str, options: Mapping[str, Any]) -> dict[str, A
         else:
             nested[name] = value
     return {name: _decoded(hints[name], value, name, policy_type) for name, value in nested.items()}
-
-
-def _instead(policy_type: str, name: str) -> str | None:
-    """What to do in place of an option that would have no effect, or that nobody sets."""
-    if (policy_type, name) in _HEEDED:
-        return None
-    if name == "optimizer_lr":
-        return _RATE
-    if name in _OPTIMIZER or name.startswith("scheduler_"):
-        return _FIXED
-    return _INSTEAD.get(name, "it is not set here" if name in _NOT_OPTIONS else None)
 
 
 def _put(into: dict[str, Any], key: str, value: Any) -> None:

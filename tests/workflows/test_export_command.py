@@ -14,12 +14,16 @@ import zarr
 
 from pipeline.action_statistics import statistics_from_json
 from pipeline.episode_file import EpisodeReader
+from pipeline.exchange.lerobot_folder import LeRobotFolder
+from pipeline.label_types import Mark
 from pipeline.labels import LabelStore
+from pipeline.lerobot_language import Subtask
 from pipeline.workspace import Workspace
 from tests.pipeline.exchange.exported import record
 from workflows.cli import main
 
 BLUE = "pick up the blue cube"
+SEGMENTS = (Mark("segment", 0, 2, "Reach it"), Mark("segment", 1, 2, "lift"), Mark("segment", 3, 5, "lift"))
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +43,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     with LabelStore(workspace.labels_path) as store:
         store.sync((e.id, e.info.task) for e in entries)
         for name, outcome in (("won", "success"), ("lost", "failure"), ("broken", "exclude")):
-            store.set(name, outcome, "ana")
+            store.set(name, outcome, "ana", marks=SEGMENTS if name == "won" else ())
     return workspace
 
 
@@ -110,6 +114,8 @@ def test_the_options_choose_the_episodes(
         (["--format", "robomimic", "--episodes", "nobody"], "no episode 'nobody'"),
         (["--format", "robomimic", "--episodes", "watched"], "without action"),
         (["--format", "robomimic", "--task", "nothing"], "no episode is left"),
+        (["--format", "robomimic", "--subtasks"], "for lerobot, not for robomimic"),
+        (["--format", "lerobot", "--subtasks", "--episodes", "lost,new"], "no label of these episodes has"),
         (["--format", "lerobot", "--image-size", "8"], "not for lerobot"),
         (["--format", "diffusion-policy", "--compression", "gzip"], "for robomimic"),
         (["--format", "mp3"], "mp3"),
@@ -175,6 +181,22 @@ def test_diffusion_policy(workspace: Workspace, tmp_path: Path, capsys: pytest.C
     assert sorted(np.diff([0, *np.asarray(ends)])) == [5, 6]
 
 
+def test_lerobot_with_sub_tasks(
+    workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "dataset"
+    words = ("--format", "lerobot", "--episodes", "won", "--workspace", workspace.root)
+    status, said, errors = recap(capsys, "export", out, *words, "--subtasks")
+    assert status == 0, errors
+    lines = said.splitlines()
+    assert lines[0] == "sub-tasks: 2 in 1 of 1 episodes"
+    assert "overlap ('Reach it' and 'lift' at frame 1)" in lines[1]
+    folder = LeRobotFolder(out)
+    assert folder.language(folder.place(0)) == ((Subtask("reach it", 0, 1), Subtask("lift", 3, 5)), ())
+    status, said, errors = recap(capsys, "export", out, *words)
+    assert status == 2 and "holds something else" in errors
+
+
 def test_lerobot(workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "dataset"
     words = ("export", out, "--format", "lerobot", "--outcome", "success", "--action-space", "delta-pose")
@@ -183,6 +205,8 @@ def test_lerobot(workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFix
     assert "lerobot, 1 episode, 5 frames, actions: delta-pose" in said
     assert f'open it with: LeRobotDataset("local/data", root="{out}", video_backend="pyav")' in said
     assert json.loads((out / "meta" / "info.json").read_text())["total_frames"] == 5
+    left_out = "the sub-tasks of 1 episode are not in it: --subtasks writes them, for LeRobot 0.6 or newer"
+    assert said.splitlines()[-1] == left_out
 
 
 def test_statistics_per_robot_and_action_space(

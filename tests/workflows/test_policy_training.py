@@ -223,6 +223,9 @@ def test_wrong_inputs_are_refused(tmp_path: Path) -> None:
         train(tmp_path, replace(QUICK, policy_options={}), start=tmp_path / "nowhere")
     with pytest.raises(InputError, match="depth"):
         train(tmp_path, replace(QUICK, policy_options={"depth": 3}))
+    groups = replace(QUICK, policy_type="act", policy_options={"optimizer_lr_backbone": 1e-5}, lora_rank=2)
+    with pytest.raises(InputError, match="no effect on low-rank updates"):
+        train(tmp_path, groups)
     with pytest.raises(InputError, match="diverged"):
         train(tmp_path, replace(QUICK, learning_rate=1e30, gradient_clip=1e30))
 

@@ -21,9 +21,11 @@ from pipeline.exchange.action_spaces import ActionSpace
 from pipeline.exchange.exporting import NEEDED, Outcomes, Progress, episode_actions
 from pipeline.exchange.write_robomimic import Compression
 from pipeline.labels import LabelStore
+from pipeline.lerobot_language import Subtasks
 from pipeline.workspace import Workspace
 from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption, existing_workspace, table
 from workflows.commands.output_places import require_file_place, require_place
+from workflows.exported_subtasks import exported_subtasks, subtasks_left_out
 from workflows.progress import progress_display, reporter
 
 
@@ -96,6 +98,13 @@ def export_episodes(
     compression: Annotated[
         Compression, typer.Option(help="Of robomimic's images.", case_sensitive=False)
     ] = Compression.NONE,
+    subtasks: Annotated[
+        bool,
+        typer.Option(
+            "--subtasks",
+            help="Also the labels' segments, as LeRobot's language columns. For lerobot; needs 0.6 or newer.",
+        ),
+    ] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
     """Writes episodes in the format of another project. Reads episodes/ and labels.sqlite, writes OUT.
@@ -108,6 +117,8 @@ def export_episodes(
         )
     if to_format != Format.ROBOMIMIC and compression != Compression.NONE:
         raise InputError(f"--compression is for robomimic, not for {to_format}: leave it away")
+    if to_format != Format.LEROBOT and subtasks:
+        raise InputError(f"--subtasks is for lerobot, not for {to_format}: leave it away")
     if to_format == Format.ROBOMIMIC and out.suffix not in _HDF5_SUFFIXES:
         raise InputError(f"OUT is one HDF5 file for robomimic: call it {out.name or 'data'}.hdf5")
     found = existing_workspace(workspace)
@@ -123,15 +134,22 @@ def export_episodes(
     if not entries:
         raise InputError("no episode is left to export: see 'recap episodes list'")
     outcomes = {name: said for name, said in labels.items() if said in tuple(Outcome)}
+    marked, lines = exported_subtasks(found.labels_path, entries) if subtasks else (None, [])
+    for line in lines:
+        print(line)
     there_before = out.exists()
     with progress_display() as display:
         display.start("export", f"export to {out}")
-        _write(to_format, entries, out, outcomes, space, image_size, compression, reporter(display, "export"))
+        progress = reporter(display, "export")
+        _write(to_format, entries, out, outcomes, space, image_size, compression, marked, progress)
         display.finish("export")
     frames = sum(entry.length for entry in entries)
     what = f"{_count(len(entries), 'episode')}, {_count(frames, 'frame')}, actions: {action_space}"
     print(f"{out} {'held this already' if there_before else 'written'}: {to_format}, {what}")
     print(f"open it with: {_HOW_TO_OPEN[to_format].format(out=out)}")
+    if to_format == Format.LEROBOT and not subtasks:
+        for line in subtasks_left_out(found.labels_path, entries):
+            print(line)
 
 
 def show_statistics(
@@ -196,13 +214,16 @@ def _write(
     space: ActionSpace,
     image_size: int | None,
     compression: Compression,
+    subtasks: Subtasks | None,
     progress: Progress,
 ) -> None:
     """Calls the format's writer, imported only now: some take seconds to."""
     if to_format == Format.LEROBOT:
         from pipeline.lerobot_dataset import export_dataset
 
-        export_dataset(entries, out, outcomes=outcomes, action_space=space, progress=progress)
+        export_dataset(
+            entries, out, outcomes=outcomes, action_space=space, subtasks=subtasks, progress=progress
+        )
     elif to_format == Format.ROBOMIMIC:
         from pipeline.exchange.write_robomimic import write_robomimic
 

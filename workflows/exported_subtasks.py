@@ -1,0 +1,51 @@
+"""The sub-tasks that people marked, of the episodes that are to be exported."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.episode_file import EpisodeEntry
+from pipeline.errors import InputError
+from pipeline.frame_subtasks import segment_faults
+from pipeline.labels import LabelStore, freeze
+from pipeline.lerobot_language import Subtask, Subtasks
+from pipeline.segment_runs import segment_runs
+
+
+def exported_subtasks(labels: Path, entries: Sequence[EpisodeEntry]) -> tuple[Subtasks, list[str]]:
+    """Each episode's sub-tasks, and what a person should know of them, in lines; ``labels`` is the store.
+
+    The labels are frozen as for a training, into a folder that goes away, so that both learn from the same
+    segments. Raises ``InputError`` where nobody marked any.
+    """
+    found: dict[str, tuple[Subtask, ...]] = {}
+    lines: list[str] = []
+    if labels.exists():
+        with LabelStore(labels) as store, tempfile.TemporaryDirectory(prefix="recap-labels-") as folder:
+            rows = freeze(store, entries, Path(folder)).rows
+        runs = {row.episode_id: segment_runs(row.marks, row.length) for row in rows}
+        found = {episode_id: subtasks for episode_id, subtasks in runs.items() if subtasks}
+        lines = [line for line in (segment_faults(rows),) if line]
+    if not found:
+        raise InputError(
+            "--subtasks: no label of these episodes has a segment: mark some in the labelling app (B and E), "
+            "or leave --subtasks away"
+        )
+    segments = sum(len(subtasks) for subtasks in found.values())
+    return found, [f"sub-tasks: {segments} in {len(found)} of {len(entries)} episodes", *lines]
+
+
+def subtasks_left_out(labels: Path, entries: Sequence[EpisodeEntry]) -> list[str]:
+    """A line that says how to export the sub-tasks that people marked; none where they did not."""
+    if not labels.exists():
+        return []
+    with LabelStore(labels) as store:
+        current = store.current()
+    held = [current[entry.id] for entry in entries if entry.id in current]
+    marked = sum(any(mark.kind == "segment" for mark in label.marks) for label in held)
+    if not marked:
+        return []
+    episodes = "1 episode" if marked == 1 else f"{marked} episodes"
+    return [f"the sub-tasks of {episodes} are not in it: --subtasks writes them, for LeRobot 0.6 or newer"]
