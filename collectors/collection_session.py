@@ -248,7 +248,7 @@ class _Session:
     def policy_problem(self, why: str) -> str:
         """Notes it; the words for now: why may name the policy, which a course's person is not to know."""
         self.problems.append(why)
-        return why if self.course is None else "the policy failed, the notes at the end say why"
+        return why if self.course is None else "the policy failed: ENTER tries again, Q ends and says why"
 
     def note_problem(self, line: str) -> None:
         self.problems.append(line)

@@ -177,8 +177,9 @@ class KinovaGen3(Robot):
         driver = self._driver
         if driver is None:
             return ArmCondition(stopped="not connected")
-        status = driver.status
-        return ArmCondition(stopped=driver.stopped, limits=status.limits if status is not None else ())
+        status, stopped = driver.status, driver.stopped
+        limits = status.limits if status is not None and stopped is None else ()
+        return ArmCondition(stopped=stopped, limits=limits)
 
     @property
     def capture_times_ns(self) -> dict[str, int]:

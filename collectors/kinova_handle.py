@@ -20,6 +20,7 @@ from pipeline.errors import InputError
 START_WITHIN_S = 40.0  # a vendor call that finds nobody may take 10 s, and there are a few
 SILENT_AFTER_S = 2.0  # without a word a driver counts as hung, and is killed
 END_WITHIN_S = 8.0
+END_CONNECTING_WITHIN_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,17 @@ class DriverHandle:
         return "emergency stop pressed; when it is safe, clear the faults" if self._emergency else None
 
     def start(self) -> None:
-        """Starts the process and waits until it is connected. Raises ``InputError`` in one line."""
+        """Starts the process and waits until it is connected. Raises ``InputError`` in one line.
+
+        No driver is left behind, also not by Ctrl-C.
+        """
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self) -> None:
         self._process, self._link = start_process(self._settings, self._log)
         threading.Thread(
             target=self._listen, args=(self._link, self._process), name="kinova-link", daemon=True
@@ -93,7 +104,6 @@ class DriverHandle:
                 self._news.wait_for(lambda: self._status is not None or self._gone is not None, timeout=2.0)
                 if self._status is not None:
                     return
-        self.close()
         if opening is not None and opening["kind"] == "failed":
             raise InputError(opening["error"])
         raise InputError(f"kinova_gen3: the arm's driver did not start: {self._gone or 'it said nothing'}")
@@ -158,12 +168,15 @@ class DriverHandle:
             return  # a forked worker that ends must not end the arm's driver
         self._closing = True
         link.send("close")
+        # Before it was ready nothing was commanded: an arm that does not answer need not be waited for.
+        commanded = self._opening is not None and self._opening["kind"] == "ready"
         try:
-            process.wait(END_WITHIN_S)
+            process.wait(END_WITHIN_S if commanded else END_CONNECTING_WITHIN_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            stop_afresh(self._settings, self._log)
+            if commanded:
+                stop_afresh(self._settings, self._log)
         link.close()
 
     # --- the listening thread ----------------------------------------------------------------------------

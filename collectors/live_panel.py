@@ -12,7 +12,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from collectors.operator_keys import OperatorKey
+from collectors.operator_keys import KEYS, OperatorKey
 from collectors.session_screen import counted
 from collectors.telemetry import Phase, Snapshot
 from pipeline.episode import Source
@@ -124,7 +124,8 @@ def problems(snapshot: Snapshot) -> list[str]:
         found.append("frames are being lost: the disk is too slow for the cameras")
     if 0 < snapshot.disk_free_bytes < LOW_DISK_BYTES:
         found.append(f"the disk is nearly full: {free_disk(snapshot)}")
-    found += snapshot.limits
+    if snapshot.phase is not Phase.ENDED:  # the arm was told to stand still
+        found += snapshot.limits
     return found
 
 
@@ -218,8 +219,7 @@ def _condition(snapshot: Snapshot) -> RenderableType:
     if snapshot.starved and snapshot.phase in _WITHIN_EPISODE:
         steps = counted(snapshot.starved, "step")
         lines.append(Text(f"the policy was too slow for {steps}: the arm held still", "yellow"))
-    if snapshot.message and snapshot.message not in known:
-        lines.append(Text(snapshot.message))
+    lines += [Text(line) for line in snapshot.message.splitlines() if line not in known]
     return Group(*lines)
 
 
@@ -237,7 +237,7 @@ def _line_of_keys(phase: Phase, key_help: str) -> Text:
     by_length = sorted(OperatorKey, key=lambda key: -len(key.value))  # "emergency stop" before "stop"
     for entry in key_help.split(" · "):
         key = next((key for key in by_length if entry.endswith(f" {key.value}")), None)
-        if key is not None and key not in _USEFUL_KEYS[phase]:
+        if (key or KEYS.get(entry.partition(" ")[0], key)) not in (None, *_USEFUL_KEYS[phase]):
             continue
         line.append(" · " if line else "", style="grey37")
         if key is None:  # a key of the operator's device

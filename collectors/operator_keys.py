@@ -83,6 +83,24 @@ class KeySources:
         return sorted(keys, key=lambda key: key is not OperatorKey.EMERGENCY_STOP)
 
 
+class KeysFromNow:
+    """A source's keys from now on; of what was pressed before, only the stops."""
+
+    def __init__(self, source: KeySource) -> None:
+        """Takes what was pressed while devices, policies and arm were getting ready, and forgets it.
+
+        A start from then would set the arm in motion before anything is on the screen.
+        """
+        self._source = source
+        stops = (OperatorKey.EMERGENCY_STOP, OperatorKey.STOP)
+        self._early = [key for key in source.take_keys() if key in stops]
+
+    def take_keys(self) -> list[OperatorKey]:
+        """All keys that nobody took yet."""
+        early, self._early = self._early, []
+        return [*early, *self._source.take_keys()]
+
+
 @runtime_checkable
 class TerminalUser(Protocol):
     """A teleoperator that is driven by the terminal's keys and can share another's reader."""

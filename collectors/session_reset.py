@@ -9,7 +9,7 @@ from typing import Any
 
 from lerobot.teleoperators.utils import TeleopEvents
 
-from collectors.arm_interface import ArmStopped, StoppableArm
+from collectors.arm_interface import ArmStopped, StoppableArm, condition_of
 from collectors.control_pace import Pace
 from collectors.loop_interface import OperatorLike, RobotLike, give_feedback, still
 from collectors.operator_keys import KeySource, KeySources, OperatorKey
@@ -78,6 +78,7 @@ class Reset:
         self._judge, self._refusal = judge, refusal
         self._started = False
         self._auto_start = True
+        self._condition: str | None = None  # what the arm last said of itself, since it stopped
 
     def wait_for_start(self, auto_start_s: float | None) -> bool:
         """Whether the next episode begins; otherwise the operator ends the session.
@@ -117,7 +118,7 @@ class Reset:
 
     def arm_stopped(self, why: str) -> None:
         """Notes that the arm takes no commands. Raises ``ArmStopped`` where nobody could do anything."""
-        self.stopped = why
+        self.stopped, self._condition = why, condition_of(self.robot).stopped
         self._problem(why)
         if not self.keys.has_sources:
             raise ArmStopped(why)
@@ -140,9 +141,18 @@ class Reset:
                 observation = self._move(may_drive and not (self._started or self.stop_asked))
         except ArmStopped as error:
             self.arm_stopped(str(error))
+        self._follow_condition()
         self._each_period(observation)
         pace.wait()
         return observation
+
+    def _follow_condition(self) -> None:
+        """Says why the arm is stopped as it is now: whether its driver's death left it moving, for one."""
+        if self.stopped is not None and (now := condition_of(self.robot).stopped) not in (
+            None,
+            self._condition,
+        ):
+            self.stopped = self._condition = now
 
     def _move(self, may_drive: bool) -> dict[str, Any]:
         """One control step: the person's input moves the arm, otherwise it holds still."""
@@ -166,7 +176,7 @@ class Reset:
             case OperatorKey.CLEAR_FAULTS:
                 self._clear_faults()
             case OperatorKey.START if self.stopped is not None:
-                self._message(f"the arm is stopped: {self.stopped}; clear its fault first")
+                self._message("the arm is stopped: clear its fault first, then start")
             case OperatorKey.START if (why_not := self._refusal()) is not None:
                 self._message(why_not)
             case OperatorKey.START:

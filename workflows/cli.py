@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from pipeline.errors import Failure, InputError
+from workflows.termination import Terminated
 
 # Name and one line of help. The module workflows/commands/<name>.py has a function of that name, or
 # ``app``, a typer.Typer with subcommands.
@@ -45,6 +46,10 @@ COMMANDS = {
 _UsageError: Any = typer.BadParameter.__mro__[1]
 
 
+class _Stopped(Exception):
+    """A person or another process has stopped the command; typer would end it without a word."""
+
+
 class LazyCommands(TyperGroup):
     """Knows its subcommands by name and help; imports one when it is run."""
 
@@ -62,6 +67,13 @@ class LazyCommands(TyperGroup):
         """The command itself, imported now."""
         name, listed, rest = super().resolve_command(ctx, args)
         return name, load_command(name) if name is not None and listed is not None else listed, rest
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command; ``_Stopped`` where it is stopped."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            raise _Stopped from stop
 
 
 app = typer.Typer(
@@ -92,7 +104,7 @@ def load_command(name: str) -> Any:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0, 2 for bad input, 1 for a failure, 130 when stopped."""
+    """Runs one command; returns the exit status: 0, 2 for bad input, 1 for a failure, 130 or 143: stopped."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = words[: words.index("--")] if "--" in words else words
     debug = "--debug" in options
@@ -101,8 +113,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words.remove("--debug")
     try:
         return _run(words)
-    except KeyboardInterrupt:
-        return _say("stopped; the same command goes on where it was", 130)
+    except (KeyboardInterrupt, _Stopped) as stop:
+        terminated = isinstance(stop, Terminated) or isinstance(stop.__cause__, Terminated)
+        return _say("stopped; the same command goes on where it was", 143 if terminated else 130)
     except Exception as error:
         if debug:
             raise

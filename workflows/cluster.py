@@ -30,6 +30,7 @@ from workflows.local_ray import (
     machines,
     said_to_ray,
 )
+from workflows.termination import Termination
 
 # Seconds in which a cluster answers.
 _CONNECTING_S = 5.0
@@ -92,6 +93,7 @@ def ray_cluster(address: str, workspace: Workspace, *, shared: bool = True) -> I
             _require_node(address)
         import ray
 
+        termination = stack.enter_context(Termination())
         have_ray_read_environment()
         try:
             context: Any = ray.init(
@@ -105,6 +107,7 @@ def ray_cluster(address: str, workspace: Workspace, *, shared: bool = True) -> I
             raise _no_cluster(address, one_line(error, None)) from error
         lost = False
         try:
+            termination.take()
             _require_same_place()
             yield Cluster(context.address_info["gcs_address"])
         except HeadLost:
@@ -112,6 +115,7 @@ def ray_cluster(address: str, workspace: Workspace, *, shared: bool = True) -> I
             raise
         finally:
             if not lost:
+                termination.ignore()
                 ray.shutdown()
 
 

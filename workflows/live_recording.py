@@ -21,7 +21,7 @@ from collectors.arm_interface import StoppableArm
 from collectors.collection_session import SessionSettings, SessionSummary, run_session
 from collectors.idle_operator import IdleOperator
 from collectors.live_view import LiveView
-from collectors.operator_keys import KEY_HELP, TerminalInput, TerminalUser
+from collectors.operator_keys import KEY_HELP, KeysFromNow, KeySources, TerminalInput, TerminalUser
 from collectors.policy_thread import Planner
 from collectors.rerun_view import RerunView
 from collectors.session_course import Course
@@ -38,9 +38,11 @@ from pipeline.site_config import SIMULATED_ROBOT, SiteConfig, load_site_config
 from pipeline.workspace import Workspace
 from workflows.ledger import Ledger
 from workflows.loop_graph import COMMAND_SCENES
+from workflows.recording_settings import RecordingSettings, recording_with
 from workflows.step_files import CHECKPOINT
 
 NOBODY = "none"
+_IMAGE_SIZE = 224  # pixels, side of the simulated arm's images: for eyes as well
 
 
 @dataclass(frozen=True)
@@ -94,12 +96,9 @@ def record_live(root: Path, options: LiveOptions, course: LiveCourse | None = No
     site = load_site_config(workspace.config_path)
     settings = _settings(site, options)
     if site.robot.type == SIMULATED_ROBOT:
-        site = replace(
-            site,
-            robot=replace(
-                site.robot, options={"image_size": 224, **site.robot.options, "rate_hz": settings.rate_hz}
-            ),
-        )
+        seen = recording_with(RecordingSettings(), site.defaults).rendered_size
+        arm = {"image_size": max(_IMAGE_SIZE, seen), **site.robot.options, "rate_hz": settings.rate_hz}
+        site = replace(site, robot=replace(site.robot, options=arm))
     report = partial(_report, workspace) if course is None else course.at_end
     robot = make_robot(site)
     operator = _operator(site, options, robot.action_features)
@@ -130,7 +129,7 @@ def record_live(root: Path, options: LiveOptions, course: LiveCourse | None = No
             workspace,
             robot,
             operator,
-            keys,
+            KeysFromNow(KeySources([keys, *([operator] if hasattr(operator, "take_keys") else [])])),
             replace(settings, policy_name=name),
             policy=policy,
             course=turns,

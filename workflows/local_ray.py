@@ -9,12 +9,17 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
+from pipeline.errors import Failure
 from workflows.ray_folder import ray_folder
+from workflows.termination import Termination
 
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 # A worker process that dies is replaced this often.
 LOST_WORKER_RETRIES = 2
+# What Ray says, in small letters, where one of its own processes does not answer in time.
+_LATE = ("timed out", "failed to start gcs")
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 # Steps hand over files, not objects, so Ray's shared memory stays almost empty.
 OBJECT_STORE_BYTES = 150 * 2**20
@@ -66,7 +71,9 @@ def local_ray(num_cpus: int | None = None) -> Iterator[None]:
 
     Otherwise starts one that takes work from this account alone and has no dashboard, with ``num_cpus`` cores
     (default: those that this process may use), and stops it, and whatever still runs on it, at the end. Its
-    logs and sockets lie in a folder of their own, which is removed then.
+    logs and sockets lie in a folder of their own, which is removed then. Ctrl-C and SIGTERM end the block by
+    ``KeyboardInterrupt`` (:class:`workflows.termination.Terminated`), and what runs on it. Raises ``Failure``
+    where Ray does not start in time.
     Inside a step there always is one: the step's own.
     """
     import ray
@@ -74,24 +81,41 @@ def local_ray(num_cpus: int | None = None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    with ray_folder() as folder:
-        # Ray's ports are open on every interface; with a token they take nothing from strangers.
-        with said_to_ray(WORKER_ENVIRONMENT | DRIVER_ENVIRONMENT | {"RAY_AUTH_MODE": "token"}):
-            have_ray_read_environment()
-            ray.init(
-                address="local",
-                num_cpus=num_cpus or available_cpus(),
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                namespace="recap",
-                _temp_dir=str(folder),
-            )
+    with Termination() as termination, ray_folder() as folder:
         try:
+            # Ray's ports are open on every interface; with a token they take nothing from strangers.
+            with said_to_ray(WORKER_ENVIRONMENT | DRIVER_ENVIRONMENT | {"RAY_AUTH_MODE": "token"}):
+                have_ray_read_environment()
+                _start(num_cpus or available_cpus(), folder)
+            termination.take()
             yield
         finally:
+            termination.ignore()
             ray.shutdown()
+
+
+def _start(num_cpus: int, folder: Path) -> None:
+    """Starts Ray. Raises ``Failure`` where that takes longer than Ray grants itself (30 s for a node)."""
+    import ray
+
+    try:
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            namespace="recap",
+            _temp_dir=str(folder),
+        )
+    except Exception as error:  # Ray has several types for it, and a bare Exception is one of them
+        if not any(words in str(error).lower() for words in _LATE):
+            raise
+        raise Failure(
+            "Ray did not start in time, as happens on a busy machine: give the same command again when there "
+            "is less to do; nothing is lost, and what is finished is not computed again"
+        ) from error
 
 
 def machines() -> list[dict[str, float]]:

@@ -111,7 +111,7 @@ class EvaluationCourse:
         if refusal is not None:
             return refusal
         if attempt is None:
-            return "all attempts are done: S F D to correct the last, ENTER ends"
+            return "all attempts are done: S F D to correct the last, Q ends"
         place, again = "", attempt in self._tried
         if len(self._plan.policies) == 2:
             place = f", {('first', 'second')[attempt.place - 1]} of two"

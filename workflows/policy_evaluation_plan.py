@@ -38,7 +38,8 @@ class PlannedPolicy:
 
     ``recorded`` is the name that its episodes keep; ``digest`` the SHA-256 of its folder, or of a policy
     server's address and checkpoint name, of which no more is known. ``folder`` is absolute, and empty for a
-    policy server: ``champion`` may be another one by the time that the evaluation goes on.
+    policy server: ``champion`` may be another one by the time that the evaluation goes on. ``name`` and
+    ``label`` are those of tables and films; empty in a plan of an older version.
     """
 
     given: str
@@ -46,6 +47,8 @@ class PlannedPolicy:
     digest: str
     asked_for: Indicator | None
     folder: str
+    name: str = ""
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ class EvaluationPlan:
             if not isinstance(values, list) or not all(map(is_right, values)):
                 raise ValueError(f"{name} is {known[name]!r:.60}")
         for policy in policies:
-            texts = (policy.given, policy.recorded, policy.digest, policy.folder)
+            texts = (policy.given, policy.recorded, policy.digest, policy.folder, policy.name, policy.label)
             if not all(map(_is_text, texts)) or policy.asked_for not in (None, *get_args(Indicator)):
                 raise ValueError("a policy that is none")
         return cls(**{**known, "policies": policies, "tasks": tuple(known["tasks"])})

@@ -15,9 +15,11 @@ from pipeline.site_config import SIMULATED_ROBOT, SiteConfig
 from pipeline.workspace import Workspace
 from workflows.commands.live_options import require_known_task
 from workflows.policy_evaluation import (
+    BASE,
     CHAMPION,
     NamedCheckpoint,
     find_checkpoint,
+    is_champion,
     require_two,
     tell_apart,
 )
@@ -28,7 +30,7 @@ from workflows.policy_evaluation_plan import (
     plan_path,
 )
 from workflows.policy_evaluation_runs import named_episodes, runs_of
-from workflows.settings import PICK_TASKS
+from workflows.recording_settings import PICK_TASKS
 from workflows.step_recipe import content_digest
 
 STARTS, MAX_SECONDS = 20, 60.0
@@ -162,15 +164,26 @@ def _planned(
             indicator = wishes.indicator
         elif known is not None and i < len(known.policies) and known.policies[i].digest == digest:
             indicator = known.policies[i].asked_for
-        found.append(PlannedPolicy(given, policy.recorded, digest, indicator, folder))
+        names = (policy.name, policy.label)
+        found.append(PlannedPolicy(given, policy.recorded, digest, indicator, folder, *names))
     return tuple(found)
 
 
 def _of_plan(policy: PlannedPolicy, workspace: Workspace) -> NamedCheckpoint:
-    """A plan's checkpoint: where it was then, whoever is champion and whatever the present folder is now."""
+    """A plan's checkpoint: where it was then, whoever is champion and whatever the present folder is now.
+
+    It keeps its name, too; only who is champion no more is not called so.
+    """
     if not Path(policy.folder).is_dir():
         raise InputError(f"the checkpoint of {policy.given} is gone: {policy.folder}")
-    return replace(find_checkpoint(policy.folder, workspace), recorded=policy.recorded)
+    found = replace(find_checkpoint(policy.folder, workspace), recorded=policy.recorded)
+    if policy.given == CHAMPION and not is_champion(Path(policy.folder), workspace):
+        return replace(found, name=f"{CHAMPION} of then ({found.name})", label=f"{CHAMPION} of then")
+    if policy.name:
+        return replace(found, name=policy.name, label=policy.label)
+    if policy.given in (CHAMPION, BASE):
+        return replace(found, name=policy.given, label="")
+    return found
 
 
 def _served(url: str, token_file: Path | None) -> NamedCheckpoint:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -87,7 +88,21 @@ def _fit(share: Share, job: tuple[Any, ...], workers: int, device: str, folder: 
             failure_config=FailureConfig(max_failures=LOST_WORKER_RETRIES),
         ),
     )
-    trainer.fit()
+    with _own_interrupts():
+        trainer.fit()
+
+
+@contextmanager
+def _own_interrupts() -> Iterator[None]:
+    """After: Ctrl-C does what it did before. Ray Train leaves its own handler behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _do_share(settings: dict[str, Any]) -> None:

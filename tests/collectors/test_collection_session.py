@@ -49,6 +49,26 @@ class Screen:
         self.cameras |= {name for name, value in observation.items() if isinstance(value, np.ndarray)}
 
 
+def test_the_screen_follows_why_the_arm_is_stopped(workspace: Workspace) -> None:
+    """A driver that died is followed by a process that stops the arm, or cannot: the person has to know."""
+    arm, screen = MovingArm(), Screen()
+    arm.fault_at = 20
+
+    class Keys:
+        """Starts, and once the arm stopped and its words became others and were shown, ends."""
+
+        def take_keys(self) -> list[OperatorKey]:
+            if arm.stopped is None:
+                return [START] if len(arm.sent) == 5 else []
+            if any(shown.stopped == arm.stopped for shown in screen.shown):
+                changed, arm.stopped = arm.stopped.startswith("USE"), "USE THE EMERGENCY STOP"
+                return [STOP] if changed else []
+            return []
+
+    summary = run_session(workspace, arm, Hand(), Keys(), QUICK, telemetry=screen)
+    assert summary.arm_stopped == "USE THE EMERGENCY STOP"
+
+
 def script(arm: Any, *keys: OperatorKey | tuple[int, OperatorKey]) -> ScriptedKeys:
     """Keys one after the other, each 10 commands (or as many as said) after the one before."""
     timed = [(10, key) if isinstance(key, OperatorKey) else key for key in keys]

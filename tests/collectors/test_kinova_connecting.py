@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +61,27 @@ def test_nobody_listens_at_the_port(arm: SimulatedArm) -> None:
     """The address is right, the port is not."""
     arm.tcp_port = free_port()
     assert f"127.0.0.1 refuses port {arm.tcp_port}" in failure(robot_config(arm))
+
+
+def test_ctrl_c_while_the_arm_does_not_answer(arm: SimulatedArm) -> None:
+    """It ends at once, and no driver is left behind that could still find the arm."""
+    arm.go_silent()
+    robot, me = KinovaGen3(robot_config(arm)), psutil.Process()
+    before = set(me.children())
+    driver: list[psutil.Process] = []
+
+    def interrupt() -> None:
+        while not driver:
+            driver.extend(child for child in me.children() if child not in before)
+            time.sleep(0.01)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        robot.connect()
+    thread.join()
+    assert not robot.is_connected and not driver[0].is_running()
 
 
 def test_there_is_no_such_host(arm: SimulatedArm) -> None:

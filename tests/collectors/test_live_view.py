@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from collectors.live_panel import panel
+from collectors.live_panel import _keys, panel
 from collectors.live_view import LiveView
 from collectors.operator_keys import KEY_HELP, TerminalInput
 from collectors.telemetry import Phase, Snapshot, TelemetryFeed
@@ -95,6 +95,15 @@ def test_only_keys_that_do_something_are_shown() -> None:
     waiting = drawn(replace(RUNNING, phase=Phase.WAITING))
     assert "q stop" in waiting
     assert "s success" not in waiting
+    evaluating = KEY_HELP.replace("d discard", "d again")
+    shown = {phase: str(_keys(replace(RUNNING, phase=phase), evaluating)) for phase in Phase}
+    assert {phase for phase, keys in shown.items() if "d again" in keys} == {Phase.RUNNING, Phase.PAUSED}
+
+
+def test_a_line_that_the_condition_has_is_not_said_twice() -> None:
+    message = "protective stop\nstart 1 of 2"
+    text = drawn(replace(RUNNING, phase=Phase.STOPPED, stopped="protective stop", message=message))
+    assert text.count("protective stop") == 1 and "start 1 of 2" in text
 
 
 def test_words_fit_the_number_and_the_phase() -> None:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from collectors.operator_keys import KEY_HELP, KEYS, KeySources, OperatorKey, TerminalInput
+from collectors.operator_keys import KEY_HELP, KEYS, KeysFromNow, KeySources, OperatorKey, TerminalInput
 from collectors.terminal_keys import ESCAPE_DELAY_S, LATE_TAIL_S, KeyDecoder
 from pipeline.errors import InputError
 from tests.collectors.terminal import Terminal, open_terminal
@@ -166,6 +166,22 @@ def test_several_sources_are_one_and_the_emergency_stop_comes_first(terminal: Te
         terminal.type(b"s")
         wait_until(lambda: bool(keys._keys), "the key")
         assert KeySources([keys, other]).take_keys() == [OperatorKey.EMERGENCY_STOP, OperatorKey.SUCCESS]
+
+
+def test_a_start_from_before_the_arm_was_ready_is_forgotten_and_a_stop_is_not() -> None:
+    class Typed:
+        def __init__(self) -> None:
+            self.keys = [OperatorKey.START, OperatorKey.EMERGENCY_STOP, OperatorKey.SUCCESS, OperatorKey.STOP]
+
+        def take_keys(self) -> list[OperatorKey]:
+            keys, self.keys = self.keys, []
+            return keys
+
+    typed = Typed()
+    keys = KeysFromNow(typed)
+    typed.keys = [OperatorKey.START]
+    assert keys.take_keys() == [OperatorKey.EMERGENCY_STOP, OperatorKey.STOP, OperatorKey.START]
+    assert keys.take_keys() == []
 
 
 def test_the_help_names_every_key() -> None:

@@ -21,11 +21,16 @@ def meet_there(out: Path, *, here: str, other: str, place: Path, progress: Progr
 
 
 def beat(out: Path, *, place: Path, name: str, seconds: float, progress: Progress) -> dict[str, Any]:
-    """Says twenty times a second that it lives, and on which node, in a file of each attempt's own."""
+    """Says twenty times a second that it lives, and on which node, in a file of each attempt's own.
+
+    So long, or until there is a file ``go``.
+    """
     node = ray.get_runtime_context().get_node_id()
     mark = place / f"{name}.{node[:8]}.{os.getpid()}"
     for done in range(round(seconds * 20)):
         mark.write_text(str(done))
+        if (place / "go").exists():
+            break
         progress(done, round(seconds * 20))
         time.sleep(0.05)
     return {"node": node}

@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,8 @@ PATIENCE_S = 60.0
 ENTER = "then ENTER"
 DONE = "all attempts are done"
 UP = b"\x1b[A"  # the arrow: forward
-Script = list[tuple[str, bytes]]
-LAST = (DONE, b"\r")
+Script = list[tuple[str, bytes | Callable[[], object]]]
+LAST: tuple[str, bytes] = (DONE, b"\r")
 
 
 class Screen(io.StringIO):
@@ -83,7 +83,7 @@ def evaluate(lab: Workspace, *words: str) -> int:
 def run(
     monkeypatch: pytest.MonkeyPatch, keyboard: Terminal, lab: Workspace, script: Script, *words: str
 ) -> tuple[int, str]:
-    """The command in this process, with a person who types by the script: what they wait for, and the key."""
+    """The command in this process, with a person who acts by the script: what they wait for, key or deed."""
     screen, answered = Screen(), threading.Event()
 
     def person() -> None:
@@ -91,7 +91,10 @@ def run(
             if not screen.wait_for(awaited):
                 break
             time.sleep(0.15)
-            keyboard.type(key)
+            if callable(key):
+                key()
+            else:
+                keyboard.type(key)
         else:
             answered.set()
 

@@ -91,7 +91,7 @@ def test_policies_take_turns_and_words_become_labels(workspace: Workspace) -> No
     assert (
         f"start 1 of 2, first of two: {PLAN.tasks[0]}; lay out the scene as for start 1, then ENTER" in told
     )
-    assert "all attempts are done: S F D to correct the last, ENTER ends" in told
+    assert "all attempts are done: S F D to correct the last, Q ends" in told
     assert any(run.entry.id in told for run in runs)
     assert any(shown.can_correct for shown in screen.shown) and not screen.shown[0].can_correct
     assert "old" not in told and "new/" not in told
@@ -217,7 +217,7 @@ def test_a_policy_that_fails_is_not_named_before_the_end(workspace: Workspace) -
 
     def waiting(arm: MovingArm) -> ScriptedKeys:
         pressed = keys(arm)
-        pressed.script[1] = (lambda: bool(screen.shown) and "the notes" in screen.shown[-1].message, AGAIN)
+        pressed.script[1] = (lambda: bool(screen.shown) and "the policy failed" in screen.shown[-1].message, AGAIN)
         return pressed
 
     summary = go_on(workspace, waiting, plan=two, telemetry=screen, policies=Broken)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pipeline.workspace import Workspace
 from tests.pipeline.policy_serving import TASK, Weighing, serving
 from tests.workflows.killed_evaluation import START, STOP, SUCCESS, go_on, typing
 from workflows import policy_evaluation_wishes
+from workflows.ledger import Ledger
 from workflows.policy_evaluation import NamedCheckpoint, find_checkpoint
 from workflows.policy_evaluation_plan import EvaluationPlan, read_plan
 from workflows.policy_evaluation_wishes import RobotWishes, find_policies, make_plan
@@ -79,11 +81,38 @@ def test_an_evaluation_goes_on_with_the_checkpoint_that_it_began_with(
     assert planned(lab) == plan, "there is another champion by now"
     (found,) = find_policies(lab, RobotWishes("monday"), plan)
     assert (found.folder, found.recorded) == (lab.root.parent / "b", "fine_tune/3")
+    assert (found.name, found.label) == ("champion of then (b)", "champion of then")
     with pytest.raises(InputError, match="policy A champion of other content than champion now"):
         planned(lab, "champion")
     (lab.root.parent / "b").rename(lab.root.parent / "away")
     with pytest.raises(InputError, match="the checkpoint of champion is gone"):
         planned(lab)
+
+
+def test_the_champion_keeps_its_name(lab: Workspace) -> None:
+    """Given as a path, named by the plan, and named by a plan from before plans kept names."""
+    for step, key in (("start", "a" * 12), ("train", "b" * 12)):
+        (lab.steps / step / key / "checkpoint").mkdir(parents=True)
+        (lab.steps / step / key / "checkpoint" / "weights").write_text(key)
+    ledger = Ledger(lab)
+    ledger.promote("start", "a" * 12, 0, "base")
+    ledger.promote("train", "b" * 12, 1, "promoted: faster")
+
+    def named(plan: EvaluationPlan | None, *given: str) -> list[tuple[str, str]]:
+        return [(one.name, one.label) for one in find_policies(lab, RobotWishes("monday", given), plan)]
+
+    base, champion = (str(lab.steps / "start" / ("a" * 12)), str(lab.steps / "train" / ("b" * 12)))
+    assert named(None, base, champion) == [
+        ("base (start/aaaaaaaa)", "base"),
+        ("champion (train/bbbbbbbb)", "champion"),
+    ]
+    plan = planned(lab, "c", "champion")
+    assert named(plan) == [("c", "c"), ("champion", "")]
+    old = replace(plan, policies=tuple(replace(one, name="", label="") for one in plan.policies))
+    assert named(old) == [("c", "c"), ("champion", "")]
+    (lab.steps / "train" / ("c" * 12)).mkdir()
+    ledger.promote("train", "c" * 12, 2, "promoted: faster")
+    assert named(plan)[1] == ("champion of then (train/bbbbbbbb)", "champion of then")
 
 
 def test_an_evaluation_goes_on_from_another_folder(lab: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ def on_robot(workspace: Workspace, wishes: RobotWishes, film: Path | None, as_js
 
     def report(evaluation: RobotEvaluation) -> None:
         found = evaluation.as_json()
-        lines = [json.dumps(found)] if as_json else _lines(found, workspace, wishes)
+        lines = [json.dumps(found)] if as_json else _lines(found, workspace, wishes, film)
         print("\n".join(lines), flush=True)
 
     known = read_plan(workspace, wishes.name)
@@ -42,7 +42,7 @@ def on_robot(workspace: Workspace, wishes: RobotWishes, film: Path | None, as_js
         print("no film: there is no start yet that both policies have run", file=stream)
 
 
-def _lines(found: dict[str, Any], workspace: Workspace, wishes: RobotWishes) -> list[str]:
+def _lines(found: dict[str, Any], workspace: Workspace, wishes: RobotWishes, film: Path | None) -> list[str]:
     """What is printed; no figure while attempts are left, since the judge could tell the policies by it."""
     policies = found["policies"]
     judged = [(f"{letter} {policy['name']}", policy) for letter, policy in zip("AB", policies, strict=False)]
@@ -56,7 +56,10 @@ def _lines(found: dict[str, Any], workspace: Workspace, wishes: RobotWishes) -> 
         lines += [f"judged by {judges}"] if judges else []
         if read_plan(workspace, found["evaluation"]) is None:
             return [*lines, "nothing was begun, so nothing is kept: give the same command again"]
-        return [*lines, f"{found['left']} attempts left, go on with: {_go_on(found, workspace, wishes)}"]
+        return [
+            *lines,
+            f"{found['left']} attempts left, go on with: {_go_on(found, workspace, wishes, film)}",
+        ]
     lines += [f"{name}: asked for {_asked(policy)}" for name, policy in judged]
     rows = rows_of([(name, policy) for name, policy in judged if policy["attempts"]])
     lines += [table(HEADER, rows)] if rows else ["nothing was judged yet"]
@@ -71,14 +74,15 @@ def _lines(found: dict[str, Any], workspace: Workspace, wishes: RobotWishes) -> 
     return [*lines, "was the last word wrong? put it right in the labelling app: recap label"]
 
 
-def _go_on(found: dict[str, Any], workspace: Workspace, wishes: RobotWishes) -> str:
-    """The command that goes on with the same take-over device, person and view."""
+def _go_on(found: dict[str, Any], workspace: Workspace, wishes: RobotWishes, film: Path | None) -> str:
+    """The command that goes on with the same take-over device, person, view and film."""
     options: list[object] = ["--robot", "--name", found["evaluation"]]
     said = {
         "--operator": wishes.device,
         "--person": wishes.person,
         "--rate": wishes.rate_hz,
         "--token-file": wishes.token_file,
+        "--film": film,
     }
     for option, value in said.items():
         options += [] if value is None else [option, f"{value:g}" if isinstance(value, float) else value]
