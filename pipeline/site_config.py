@@ -29,10 +29,8 @@
 
     [value]                     # the value model, see pipeline/site_value.py
     members = 3
-
     [gate]                      # bounds of the gate that values must pass, see 'recap value check'
     fail_auc = 0.65
-
     [policy]                    # the policy that is fine-tuned, see pipeline/site_policy.py
     type = "smolvla"
 
@@ -43,7 +41,10 @@
     url = "s3://bucket/lab"
 
     [defaults]
-    operator = "ana"
+    operator = "ana"            # who drives
+    annotator = "bo"            # who labels, in 'recap label set', 'undo' and 'import'
+    rate_hz = 20                # control steps per second
+    image_size = 128            # pixels, side of the square images that the loop trains on
 
 Every key is optional. A missing file means the simulated arm.
 """
@@ -65,6 +66,8 @@ from pipeline.site_remote import RemoteSection
 from pipeline.site_value import ValueSection, check_gate
 
 SIMULATED_ROBOT = "simulated_gen3"
+# Options of the simulated arm that the commands set, whatever the file says.
+_SAID_ELSEWHERE = {"rate_hz": "say rate_hz under [defaults]", "seed": "commands have --seed"}
 MAX_RATE_HZ = 200.0
 """Control steps a second; recording sessions take no more."""
 
@@ -111,14 +114,15 @@ class DefaultsSection:
     """``[defaults]``: what commands assume when a flag is not given."""
 
     operator: str = "operator"  # who drives, as recorded in each episode
-    annotator: str = "annotator"  # who labels
+    annotator: str = ""  # who labels from the shell; empty: the command line names one
     rate_hz: float = 10.0  # control steps per second
-    image_size: int = 84  # pixels, side of the square images that training reads
+    image_size: int = 84  # pixels, side of the square images that value models and policies see
 
     def __post_init__(self) -> None:
         """Rejects values out of range."""
         _require_text("defaults.operator", self.operator)
-        _require_text("defaults.annotator", self.annotator)
+        if self.annotator != "":
+            _require_text("defaults.annotator", self.annotator)
         if isinstance(self.rate_hz, bool) or not isinstance(self.rate_hz, int | float):
             raise InputError(f"defaults.rate_hz must be a number, not {self.rate_hz!r}")
         if not 0 < self.rate_hz <= MAX_RATE_HZ:
@@ -241,11 +245,15 @@ def _from_document(document: dict[str, Any]) -> SiteConfig:
         name: CameraSection(**_table(f"cameras.{name}", section, CameraSection))
         for name, section in _require_table("cameras", document.get("cameras", {})).items()
     }
+    robot = RobotSection(**_table("robot", document.get("robot", {}), RobotSection))
+    for name, where in _SAID_ELSEWHERE.items():
+        if robot.type == SIMULATED_ROBOT and name in robot.options:
+            raise InputError(f"robot.options.{name} of {SIMULATED_ROBOT!r} decides nothing: {where}")
     tasks = document.get("tasks", [])
     if not isinstance(tasks, list):
         raise InputError(f"tasks must be a list of texts, not {tasks!r}")
     return SiteConfig(
-        robot=RobotSection(**_table("robot", document.get("robot", {}), RobotSection)),
+        robot=robot,
         cameras=cameras,
         operator=OperatorSection(**_table("operator", document.get("operator", {}), OperatorSection)),
         tasks=tuple(tasks),

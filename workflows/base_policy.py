@@ -28,15 +28,16 @@ _ANEW = (
 def require_base_policy(settings: LoopSettings, base: StepResult | None, *, here: bool = True) -> None:
     """Raises ``InputError`` where the settings ask for a policy that the loop cannot give.
 
-    With a ``base`` (what ``train_base`` published): where it is of another type, has other options or began
-    with other weights. Without one: where the base could not be built, which is found out without weights;
-    where it is trained on this machine (``here``), also for files of a hub that are not on it. How much and
-    how fast is trained makes no difference. Loads LeRobot only where a base is to be trained and the settings
-    name a type, options or weights.
+    With a ``base`` (what ``train_base`` published): where it is of another type, has other options, sees
+    images of another size or began with other weights. Without one: where the base could not be built, which
+    is found out without weights; where it is trained on this machine (``here``), also for files of a hub that
+    are not on it. How much and how fast is trained makes no difference. Loads LeRobot only where a base is to
+    be trained and the settings name a type, options or weights.
     """
     policy = settings.policy
     if base is not None:
         _require_same(policy, base.manifest)
+        _require_same_images(settings.recording.image_size, base.manifest)
     elif policy.path or policy.options or policy.type != PolicySettings().type:
         _require_buildable(policy, settings.recording.image_size, here)
 
@@ -92,6 +93,15 @@ def _require_same(policy: PolicySettings, manifest: Mapping[str, Any]) -> None:
             f"{_ANEW}, or {back}"
         )
     _require_same_weights(policy, manifest["inputs"].get("weights"))
+
+
+def _require_same_images(image_size: int, manifest: Mapping[str, Any]) -> None:
+    stored = int(manifest["parameters"].get("image_size", image_size))
+    if image_size != stored:
+        raise InputError(
+            f"the base policy sees images of {stored}×{stored} pixels, and [defaults] in recap.toml asks for "
+            f"{image_size}×{image_size}: {_ANEW}, or set image_size = {stored}"
+        )
 
 
 def _require_same_weights(policy: PolicySettings, stored: Any) -> None:

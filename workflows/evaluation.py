@@ -26,7 +26,10 @@ if TYPE_CHECKING:  # loads MuJoCo
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """Which starts (``first`` to before ``starts``), how long each may take, what the policy is asked for."""
+    """Which starts (``first`` to before ``starts``), how long each may take, what the policy is asked for.
+
+    ``image_size``: pixels, side of the images that the cameras take; a policy resizes them to its own.
+    """
 
     tasks: tuple[str, ...]
     starts: int
@@ -34,6 +37,7 @@ class EvaluationConfig:
     first_seed: int = 1_000_000
     max_steps: int = 80
     rate_hz: float = 10.0
+    image_size: int = 84
     indicator: Indicator | None = "positive"
     guidance: float | None = None
 
@@ -84,7 +88,7 @@ def evaluate(
     if not missing:
         return attempts
     policy = PolicyRunner(checkpoint, indicator=config.indicator, guidance=config.guidance)
-    with SimulatedGen3(SimulatedGen3Config(rate_hz=config.rate_hz)) as robot:
+    with SimulatedGen3(SimulatedGen3Config(rate_hz=config.rate_hz, image_size=config.image_size)) as robot:
         for i in missing:
             attempts.append(_attempt(robot, policy, config, i))
             if kept is not None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from pipeline.workspace import Workspace
 from workflows import loop_steps
+from workflows.recording_settings import RENDERED_SIZES
 from workflows.settings import LoopSettings
 from workflows.step_code import EVALUATING
 from workflows.step_recipe import Step
@@ -124,6 +125,8 @@ class EvaluationGraph(ValueGraph):
             "max_steps": recording.max_steps,
             "rate_hz": recording.rate_hz,
             "indicator": indicator,
+            # Small images are what every evaluation had before there were others: not in the key.
+            **({"image_size": rendered} if (rendered := recording.rendered_size) > RENDERED_SIZES[0] else {}),
         }
         return [
             LoopStep(

@@ -75,7 +75,7 @@ def _clip(checkpoint: Path, attempt: Attempt, config: EvaluationConfig) -> Clip:
             self.pictures.append(robot.render("overview", FILM_SIZE))
 
     policy = PolicyRunner(checkpoint, indicator=config.indicator, guidance=config.guidance)
-    with SimulatedGen3(SimulatedGen3Config(rate_hz=config.rate_hz)) as robot:
+    with SimulatedGen3(SimulatedGen3Config(rate_hz=config.rate_hz, image_size=config.image_size)) as robot:
         robot.prepare(attempt.task, attempt.start_seed)
         policy.reset(attempt.task, seed=attempt.start_seed)
         camera = Camera()

@@ -153,8 +153,7 @@ def _kept_champions(store: StepStore, history: list[Champion], keep: int) -> lis
 def _value_models(workspace: Workspace) -> list[Keyed]:
     """The steps that trained the value models in use."""
     found = read_value_models(workspace)
-    places = [Path(member).parts for member in found.members] if found is not None else []
-    return [StepAddress(parts[1], parts[2]) for parts in places if len(parts) > 2 and parts[0] == "steps"]
+    return list(found.steps) if found is not None else []
 
 
 def _links_to_steps(workspace: Workspace, folder: Path) -> dict[Path, StepAddress]:

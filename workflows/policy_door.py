@@ -41,14 +41,17 @@ STEP = "train_policy"
 
 @dataclass(frozen=True)
 class DoorConfig:
-    """What was asked for. ``training`` are fields of ``PolicyTrainingConfig`` that were given."""
+    """What was asked for. ``training`` are fields of ``PolicyTrainingConfig`` that were given.
+
+    ``image_size`` is the side of a dataset's images; those of the workspace's advantages have their own.
+    """
 
     policy_type: str
     path: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     allow_download: bool = False
     training: Mapping[str, Any] = field(default_factory=dict)
-    image_size: int | None = None
+    image_size: int = FULL.recording.image_size
 
     def parameters(self, indicator_dropout: float = FULL.policy.indicator_dropout) -> dict[str, Any]:
         """The training's parameters: what was given, and defaults that fit the policy and the data."""
@@ -123,7 +126,7 @@ def workspace_step(workspace: Workspace, data: ConditionedData, config: DoorConf
 
 
 def dataset_step(dataset: Path, config: DoorConfig) -> Step:
-    """Trains on a LeRobotDataset, by default with images of the size that the loop uses.
+    """Trains on a LeRobotDataset.
 
     No further indicators are left out, unless that was asked for: a conditioned dataset has done so already.
     """
@@ -131,8 +134,8 @@ def dataset_step(dataset: Path, config: DoorConfig) -> Step:
     if config.options.get(OPTION):
         raise InputError(f"--policy.{OPTION}: a dataset says none of them: leave out --dataset, or {OPTION}")
     inputs = {"dataset": ExternalInput(dataset, _dataset_digest(dataset))}
-    size = config.image_size or FULL.recording.image_size
-    return _step(policy_door_steps.train_on_dataset, config, inputs, size, config.parameters(0.0))
+    training = config.parameters(0.0)
+    return _step(policy_door_steps.train_on_dataset, config, inputs, config.image_size, training)
 
 
 def labels_told(workspace: Workspace, data: ConditionedData) -> list[str]:

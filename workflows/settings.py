@@ -17,26 +17,11 @@ from pipeline.site_policy import PolicySection
 from pipeline.site_value import TO_THE_END, ValueSection
 from workflows.policy_training_config import require_either
 from workflows.promotion_rule import PromotionRule
+from workflows.recording_settings import RecordingSettings, recording_with
 
 if TYPE_CHECKING:  # loads torch
     from value_model.network import NetworkConfig
     from value_model.training_config import ValueTrainingConfig
-
-PICK_TASKS = ("pick up the red cube", "pick up the blue cube")
-
-
-@dataclass(frozen=True)
-class RecordingSettings:
-    """How many episodes the scripted people record, in the simulator."""
-
-    skilled_demonstrations: int = 60
-    sloppy_demonstrations: int = 60
-    autonomous_rollouts: int = 60
-    supervised_rollouts: int = 60
-    tasks: tuple[str, ...] = PICK_TASKS
-    max_steps: int = 80
-    rate_hz: float = 10.0
-    image_size: int = 84
 
 
 @dataclass(frozen=True)
@@ -197,7 +182,7 @@ def resized(
 
 
 def settings_from_site(settings: LoopSettings, site: SiteConfig) -> LoopSettings:
-    """A turn's settings, with what ``[value]``, ``[policy]`` and ``[promotion]`` of ``recap.toml`` say.
+    """A turn's settings, with what ``[defaults]`` and the sections of ``recap.toml`` for each part say.
 
     What the command line says comes after. Evaluations stop as soon as they are decided, unless the file says
     otherwise. ``--quick`` stays quick: folds, members, steps, starts and rounds are then not taken from the
@@ -207,6 +192,7 @@ def settings_from_site(settings: LoopSettings, site: SiteConfig) -> LoopSettings
     with site.named_in_errors():
         return replace(
             settings,
+            recording=recording_with(settings.recording, site.defaults),
             value=value_with(settings.value, site.value, sizes=sizes),
             policy=_policy_with(settings.policy, site.policy, sizes=sizes),
             promotion=replace(settings.promotion, stop_early=True).with_site(said, sizes=sizes),

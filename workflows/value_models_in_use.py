@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline.workspace import Workspace
 from workflows.json_documents import damaged, read_json
+from workflows.step_recipe import StepAddress
 from workflows.value_ensemble import ensemble_path
 
 _REMEDY = "put it back from a copy, train them with 'recap value train', or remove it where there are none"
@@ -17,6 +19,12 @@ class ValueModels:
 
     members: tuple[str, ...]
     snapshot: str
+
+    @property
+    def steps(self) -> list[StepAddress]:
+        """The steps that trained them; models elsewhere, as of a copy, have none."""
+        places = [Path(member).parts for member in self.members]
+        return [StepAddress(parts[1], parts[2]) for parts in places if len(parts) > 2 and parts[0] == "steps"]
 
 
 def read_value_models(workspace: Workspace) -> ValueModels | None:

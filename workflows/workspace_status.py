@@ -30,7 +30,6 @@ from workflows.refused_turns import RefusedTurn, refused_since
 from workflows.schedule_conditions import WorkspaceCount
 from workflows.schedule_state import SchedulesState, schedules_state
 from workflows.step_store import StepStore
-from workflows.value_ensemble import ensemble_path
 from workflows.value_models_in_use import read_value_models
 from workflows.workspace_disk import DiskState, disk_state
 
@@ -61,11 +60,14 @@ class Waiting:
 
 @dataclass(frozen=True)
 class ValueModel:
-    """The value models in use: how many, on which labels (the beginning of the digest), since when (UTC)."""
+    """The value models in use: how many, on which labels (the beginning of the digest).
+
+    ``trained``: when the last of them was (ISO 8601, UTC); ``None`` where their steps are gone.
+    """
 
     members: int
     labels: str
-    saved: str
+    trained: str | None
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,7 @@ def workspace_status(workspace: Workspace) -> WorkspaceStatus:
         new_episodes=reading.get(lambda: count.new_episodes, 0),
         new_labels=reading.get(lambda: count.new_labelled_episodes, 0),
         to_record=_to_record(count.items, outcomes, champion) if labels is not None else [],
-        value_model=reading.get(lambda: _value_model(workspace), None),
+        value_model=reading.get(lambda: _value_model(workspace, store), None),
         busy=holder(workspace.root),
         disk=disk_state(workspace, listed, now),
         schedules=reading.get(lambda: schedules_state(workspace, now), None),
@@ -243,10 +245,10 @@ def _to_record(
     return said
 
 
-def _value_model(workspace: Workspace) -> ValueModel | None:
+def _value_model(workspace: Workspace, store: StepStore) -> ValueModel | None:
     found = read_value_models(workspace)
     if found is None:
         return None
-    path = ensemble_path(workspace)
-    saved = datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")
-    return ValueModel(len(found.members), found.snapshot, saved)
+    # Not the file's own time: a copy, as 'recap sync pull' makes one, is younger than what it names.
+    trained = [one.manifest["finished"] for step in found.steps if (one := store.find(step)) is not None]
+    return ValueModel(len(found.members), found.snapshot, max(map(str, trained), default=None))

@@ -25,7 +25,7 @@ from pipeline.labels import LabelStore
 from pipeline.workspace import Workspace
 from value_model.returns import usable_outcomes
 from workflows import loop_steps
-from workflows.settings import PICK_TASKS
+from workflows.recording_settings import PICK_TASKS
 from workflows.simulated_labelling import label_from_notes
 from workflows.snapshot_table import snapshot_table
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -124,6 +125,20 @@ def test_another_bound_asks_the_gate_again_and_computes_nothing_else(
         assert str(lab.steps / name / key) in told[0] and told[1:] == anew[1:]
     finally:
         lab.config_path.unlink()
+
+
+def test_value_models_that_see_other_images_than_the_file_says_are_told_of(
+    lab: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab.config_path.write_text("[defaults]\nimage_size = 128\n")
+    try:
+        assert main(["advantages", "--workspace", str(lab.root)]) == 0
+        told = capsys.readouterr().err
+    finally:
+        lab.config_path.unlink()
+    assert re.search(
+        r"the value models see images of (\d+)×\1, not the 128×128 of recap.toml: 'recap value", told
+    )
 
 
 def test_options_change_what_is_looked_at_and_nothing_is_scored_for_them(

@@ -111,6 +111,16 @@ def test_another_type_than_the_bases_is_refused_and_the_ways_on_are_true(lab: La
     require_base_policy(say(lab, '[policy]\ntype = "gen3_vla"'), base)
 
 
+def test_another_size_of_images_is_refused_and_the_ways_on_are_true(lab: Lab) -> None:
+    base = base_of(lab)
+    with pytest.raises(
+        InputError, match=r"sees images of 84×84 pixels, .* asks for 128×128: .*image_size = 84$"
+    ):
+        require_base_policy(say(lab, "[defaults]\nimage_size = 128"), base)
+    require_base_policy(say(lab, "[defaults]\nimage_size = 84\nrate_hz = 20"), base)
+    require_base_policy(say(lab, "[defaults]\nimage_size = 128"), None)
+
+
 def test_another_option_is_refused_and_how_much_is_trained_is_not(lab: Lab) -> None:
     options = "[policy.options]\nwidth = 32\nvision_channels = [8, 8, 8]\n"
     base = base_of_said(lab, options)

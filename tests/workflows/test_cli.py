@@ -94,6 +94,25 @@ def test_episodes_are_listed_filtered_and_shown(
     assert "failure by ana" in out
 
 
+def test_what_was_taken_back_is_shown_as_such(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = ("--annotator", "ana", "--workspace", workspace.root)
+    for words in (["set", "episode-001", "success"], ["set", "episode-001", "failure"], ["undo"], ["undo"]):
+        assert recap(capsys, "label", *words, *place)[0] == 0
+    _, out, _ = recap(capsys, "episodes", "show", "episode-001", "--workspace", workspace.root)
+    at = r"at 20\S+"
+    patterns = [
+        rf"label: +success by ana {at} \(taken back\)",
+        rf"label: +failure by ana {at} \(taken back\)",
+        rf"undo: +by ana {at}; success holds again",
+        rf"undo: +by ana {at}; no outcome holds again",
+    ]
+    lines = [line for line in out.splitlines() if " by ana " in line]
+    assert len(lines) == 4
+    assert all(re.fullmatch(pattern, line) for pattern, line in zip(patterns, lines, strict=True)), lines
+
+
 def listed(capsys: pytest.CaptureFixture[str], root: Path, *words: str) -> list[str]:
     """The ids that ``recap episodes list`` with these options prints as CSV."""
     status, out, _ = recap(capsys, "episodes", "list", "--format", "csv", *words, "--workspace", root)

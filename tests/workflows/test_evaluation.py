@@ -21,7 +21,7 @@ from pipeline.policy.runner import PolicyRunner
 from tests.tiny_checkpoint import save_tiny_checkpoint
 from workflows.comparison import Attempt
 from workflows.evaluation import EvaluationConfig, evaluate, read_attempts, write_attempts
-from workflows.settings import PICK_TASKS
+from workflows.recording_settings import PICK_TASKS
 
 STARTS = EvaluationConfig(PICK_TASKS, starts=6, max_steps=20)
 
@@ -88,7 +88,7 @@ def test_a_killed_evaluation_goes_on_and_ends_the_same(
 import sys
 from pathlib import Path
 from workflows.evaluation import EvaluationConfig, evaluate
-from workflows.settings import PICK_TASKS
+from workflows.recording_settings import PICK_TASKS
 evaluate(Path(sys.argv[1]), EvaluationConfig(PICK_TASKS, starts=6, max_steps=20), kept=Path(sys.argv[2]))
 """
     with subprocess.Popen([sys.executable, "-c", script, str(checkpoint), str(kept)]) as process:

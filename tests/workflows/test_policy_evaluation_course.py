@@ -217,7 +217,10 @@ def test_a_policy_that_fails_is_not_named_before_the_end(workspace: Workspace) -
 
     def waiting(arm: MovingArm) -> ScriptedKeys:
         pressed = keys(arm)
-        pressed.script[1] = (lambda: bool(screen.shown) and "the policy failed" in screen.shown[-1].message, AGAIN)
+        pressed.script[1] = (
+            lambda: bool(screen.shown) and "the policy failed" in screen.shown[-1].message,
+            AGAIN,
+        )
         return pressed
 
     summary = go_on(workspace, waiting, plan=two, telemetry=screen, policies=Broken)

@@ -165,9 +165,30 @@ def test_what_gc_would_free_the_value_model_and_who_works_are_said(
     with driver_lock(lab.workspace.root):
         out = recap(capsys, lab, "status")
     assert f"at work: process {os.getpid()} " in out and f"next: wait for process {os.getpid()}\n" in out
-    assert "value model: 2 networks, " in out and "labels abcdef01" in out
+    assert "value model: 2 networks, trained 20" in out and "labels abcdef01" in out
     assert "'recap gc' would free up to 3.0 MiB" in out
     assert "at work" not in recap(capsys, lab, "status")
+
+
+def test_a_value_model_is_as_old_as_its_training_and_not_as_its_files(
+    lab: SampleLab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finished = "2026-01-02T03:04:05+00:00"
+    for member in lab.turns[0].members:
+        manifest = lab.store.path(member) / "manifest.json"
+        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "finished": finished}))
+    members = [f"steps/train_value/{member.key}/checkpoint" for member in lab.turns[0].members]
+    model = {"members": members, "snapshot": "abcdef0123456789" * 4, "training": {}}
+    (lab.workspace.root / "value-model.json").write_text(json.dumps(model))  # just now, as after a copy
+    seen = document(capsys, lab)["value_model"]
+    assert seen == {"members": 2, "labels": "abcdef0123456789" * 4, "trained": finished}
+    line = next(one for one in recap(capsys, lab, "status").splitlines() if one.startswith("value model"))
+    assert "trained 2026-01-0" in line and "just now" not in line
+    # Models whose steps are not here: nobody knows.
+    model["members"] = ["elsewhere/checkpoint", f"steps/train_value/{'0' * 32}/checkpoint"]
+    (lab.workspace.root / "value-model.json").write_text(json.dumps(model))
+    assert document(capsys, lab)["value_model"]["trained"] is None
+    assert "value model: 2 networks, labels abcdef01" in recap(capsys, lab, "status")
 
 
 def test_a_rollback_is_seen(lab: SampleLab, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,9 +24,9 @@ from value_model.training_curves import CURVES_NAME, read_curves
 from workflows.cli import main
 from workflows.improvement import freeze_labels
 from workflows.loop_graph import LoopGraph
+from workflows.recording_settings import PICK_TASKS
 from workflows.settings import (
     FULL,
-    PICK_TASKS,
     QUICK,
     ValueSettings,
     resized,

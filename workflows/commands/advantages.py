@@ -73,6 +73,10 @@ def advantages(
         raise InputError("no episode is labelled success or failure: label some with 'recap label'")
     if warning := penalty_warning(ensemble.training.get("failure_penalty", 1.0)):
         typer.echo(warning, err=True)
+    if (size := settings.recording.image_size) != ensemble.image_size:
+        seen = f"{ensemble.image_size}×{ensemble.image_size}"
+        told = f"the value models see images of {seen}, not the {size}×{size} of recap.toml"
+        typer.echo(f"{told}: 'recap value train' trains them anew", err=True)
     recording = replace(settings.recording, image_size=ensemble.image_size)
     scored, labelled, judged = _compute(
         found, ensemble, snapshot, replace(settings, value=value, recording=recording)

@@ -57,7 +57,10 @@ def build(
     image_size: Annotated[
         int | None,
         typer.Option(
-            help="Pixels, side of the square images (default: that of recap.toml).", min=8, max=4096
+            help="Pixels, side of the square images.",
+            show_default="84, or image_size of [defaults] in recap.toml",
+            min=8,
+            max=4096,
         ),
     ] = None,
     workers: Annotated[

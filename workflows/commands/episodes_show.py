@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from pipeline.episode import Source
 from pipeline.episode_file import EpisodeReader
 from pipeline.errors import InputError
 from pipeline.guarded_reading import guarded_map
+from pipeline.label_types import LabelEvent
 from pipeline.labels import LabelStore
 from pipeline.workspace import EpisodeEntry, Workspace
 from workflows.commands.episodes_list import current_outcomes, outcome_of
@@ -77,13 +79,23 @@ def _facts(workspace: Workspace, entry: EpisodeEntry) -> None:
         print(f"{name + ':':18}{value}")
     if workspace.labels_path.exists():
         with LabelStore(workspace.labels_path) as store:
-            for event in store.history(entry.id):
-                outcome = event.outcome or "unlabelled"
-                print(
-                    f"{'label:':18}{outcome} by {event.annotator} at {event.created_at} {event.note}".rstrip()
-                )
-                for mark in event.marks:
-                    print(f"{'':18}  {mark_words(mark)}")
+            events = store.history(entry.id)
+        undone = {event.undoes for event in events}
+        for event in events:
+            for line in _said(event, taken_back=event.event_id in undone):
+                print(line)
+
+
+def _said(event: LabelEvent, *, taken_back: bool) -> Iterator[str]:
+    """What somebody said of the episode: a label with its marks, or that one is taken back."""
+    who = f"by {event.annotator} at {event.created_at}"
+    if event.undoes is not None:
+        yield f"{'undo:':18}{who}; {event.outcome or 'no outcome'} holds again"
+        return
+    end = " (taken back)" if taken_back else ""
+    yield f"{'label:':18}{event.outcome} {who} {event.note}".rstrip() + end
+    for mark in event.marks:
+        yield f"{'':18}  {mark_words(mark)}"
 
 
 def _sources(path: Path) -> tuple[dict[Source, int], int]:

@@ -25,6 +25,7 @@ from workflows.commands.label_store import (
     NoteOption,
     OutcomeArgument,
     QualityOption,
+    annotator_of,
     mark_words,
     opened_store,
     overlap_words,
@@ -70,7 +71,7 @@ def label(
 def set_label(
     episode: EpisodeArgument,
     outcome: OutcomeArgument,
-    annotator: AnnotatorOption,
+    annotator: AnnotatorOption = None,
     note: NoteOption = "",
     quality: QualityOption = None,
     mark: MarkOption = None,
@@ -84,6 +85,7 @@ def set_label(
     if mark and no_marks:
         raise InputError("--mark makes marks and --no-marks leaves none: give one of them")
     found = existing_workspace(workspace)
+    annotator = annotator_of(found, annotator)
     entry = found.find(episode)
     marks = [read_mark(words) for words in mark or ()]
     for one in marks:
@@ -119,9 +121,11 @@ def _marks_told(event: LabelEvent, before: Mapping[str, Sequence[Mark]], keeps: 
 
 
 @app.command()
-def undo(annotator: AnnotatorOption, workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
+def undo(annotator: AnnotatorOption = None, workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
     """Takes back an annotator's last label that still holds. Appends to labels.sqlite."""
-    with opened_store(existing_workspace(workspace)) as store:
+    found = existing_workspace(workspace)
+    annotator = annotator_of(found, annotator)
+    with opened_store(found) as store:
         event = store.undo(annotator)
         state = None if event is None else store.state(event.episode_id)
     if event is None:

@@ -23,6 +23,7 @@ from pipeline.label_types import (
     require_text,
 )
 from pipeline.labels import LabelStore
+from pipeline.site_config import load_site_config
 from workflows.commands.label_store import opened_store
 from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption, existing_workspace
 
@@ -45,7 +46,10 @@ def import_labels(
     file: Annotated[Path, typer.Argument(help="A .csv or .parquet file of episode_id and outcome.")],
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     annotator: Annotated[
-        str | None, typer.Option(help="Who said so, where the file has no column 'annotator'.")
+        str | None,
+        typer.Option(
+            help="Who said so, where no column 'annotator' does; default: that of [defaults] in recap.toml."
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")] = False,
     partial: Annotated[
@@ -59,6 +63,8 @@ def import_labels(
     imported if any line is bad.
     """
     found = existing_workspace(workspace)
+    if annotator is None:
+        annotator = load_site_config(found.config_path).defaults.annotator
     lines = list(_lines(file, annotator))
     with opened_store(found) as store:
         lengths = {entry.id: entry.length for entry in found.list_episodes()}

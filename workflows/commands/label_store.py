@@ -14,7 +14,9 @@ from pipeline.site_config import load_site_config
 from pipeline.subtask_prompts import subtask_name
 from pipeline.workspace import Workspace
 
-AnnotatorOption = Annotated[str, typer.Option(help="Who says so.")]
+AnnotatorOption = Annotated[
+    str | None, typer.Option(help="Who says so; default: annotator of [defaults] in recap.toml.")
+]
 ReviewerOption = Annotated[str, typer.Option(help="Who says so; one of the reviewers in recap.toml, if any.")]
 EpisodeArgument = Annotated[str, typer.Argument(help="The episode's id.")]
 OutcomeArgument = Annotated[str, typer.Argument(help=f"One of: {', '.join(OUTCOMES)}.")]
@@ -43,6 +45,14 @@ def opened_store(workspace: Workspace) -> LabelStore:
     store = LabelStore(workspace.labels_path, rules=load_site_config(workspace.config_path).labels)
     store.sync((entry.id, entry.info.task) for entry in workspace.list_episodes())
     return store
+
+
+def annotator_of(workspace: Workspace, given: str | None) -> str:
+    """Who labels: the name that was given, else the site's. Raises ``InputError`` where neither says."""
+    name = given if given is not None else load_site_config(workspace.config_path).defaults.annotator
+    if not name and given is None:
+        raise InputError("who says so? give --annotator NAME, or annotator under [defaults] in recap.toml")
+    return name
 
 
 def mark_words(mark: Mark) -> str:

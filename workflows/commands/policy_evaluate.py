@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 
 from pipeline.errors import InputError
 from pipeline.prompts import Indicator
+from pipeline.site_config import load_site_config
 from workflows.commands.live_options import (
     PersonOption,
     RateOption,
@@ -164,12 +164,14 @@ def evaluate(
             names[0], names[1], same=content_digest(named[0].folder) == content_digest(named[1].folder)
         )
     configs = [
-        _config(one, tuple(task or ()), starts or 50, max_seconds or 8.0, ask, guidance) for one in named
+        _config(found, one, tuple(task or ()), starts or 50, max_seconds or 8.0, ask, guidance)
+        for one in named
     ]
     _simulated(named, configs, film, as_json)
 
 
 def _config(
+    workspace: Workspace,
     checkpoint: NamedCheckpoint,
     tasks: tuple[str, ...],
     starts: int,
@@ -179,13 +181,21 @@ def _config(
 ) -> EvaluationConfig:
     from collectors.gen3_tasks import split_task
     from workflows.evaluation import EvaluationConfig
-    from workflows.settings import PICK_TASKS
+    from workflows.recording_settings import PICK_TASKS, RecordingSettings, recording_with
 
     for one in tasks:
         split_task(one)
     indicator = checkpoint.indicator if ask is None else ask.indicator
-    config = EvaluationConfig(tasks or PICK_TASKS, starts, indicator=indicator, guidance=guidance)
-    return replace(config, max_steps=max(1, round(max_seconds * config.rate_hz)))
+    arm = recording_with(RecordingSettings(), load_site_config(workspace.config_path).defaults)
+    return EvaluationConfig(
+        tasks or PICK_TASKS,
+        starts,
+        max_steps=max(1, round(max_seconds * arm.rate_hz)),
+        rate_hz=arm.rate_hz,
+        image_size=arm.rendered_size,
+        indicator=indicator,
+        guidance=guidance,
+    )
 
 
 def _simulated(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.errors import InputError
+from pipeline.site_config import load_site_config
 from workflows.cluster_address import cluster_address
 from workflows.commands.options import (
     DEFAULT_WORKSPACE,
@@ -114,7 +115,11 @@ def train(
     ] = None,
     image_size: Annotated[
         int | None,
-        typer.Option(help="Side of a dataset's images in pixels.", min=16, show_default="84"),
+        typer.Option(
+            help="Side of a dataset's images in pixels.",
+            min=16,
+            show_default="84, or image_size of [defaults] in recap.toml",
+        ),
     ] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu or cuda (CUDA_VISIBLE_DEVICES says which).", show_default="cpu")
@@ -181,7 +186,8 @@ def train(
         data = _data(found, dataset)
     kind = _type(policy_type, start.path, allow_download)
     options = _options(kind, context.args)
-    config = DoorConfig(kind, start.path, options, allow_download, training, image_size)
+    size = image_size or load_site_config(found.config_path).defaults.image_size
+    config = DoorConfig(kind, start.path, options, allow_download, training, size)
     _run(found, config, data if data is not None else _data(found, dataset), cluster, start.words)
 
 
@@ -214,11 +220,10 @@ def _run(
     start: str,
 ) -> None:
     from workflows.policy_door import check_policy, dataset_step, labels_told, subtasks_told, workspace_step
-    from workflows.settings import FULL
     from workflows.steps import StepRunner
 
     if isinstance(data, Path):
-        check_policy(config, config.image_size or FULL.recording.image_size)
+        check_policy(config, config.image_size)
         print(f"{config.policy_type}, {start}\ndata: {data}")
         step = dataset_step(data, config)
     else:

@@ -57,7 +57,7 @@ def record(
     if device in SCRIPTED and site.robot.type == SIMULATED_ROBOT:
         from workflows.simulated_recording import record_demonstrations
 
-        record_demonstrations(workspace, task, device, episodes or 10, seed)
+        record_demonstrations(workspace, task, device, episodes or 10, seed, rate)
         return
     say_starting()
     from workflows.live_recording import LiveOptions, record_live

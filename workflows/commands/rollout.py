@@ -76,7 +76,7 @@ def rollout(
             raise InputError("--policy: the scripted supervisor rolls out the champion; add --operator none")
         from workflows.simulated_recording import record_rollouts
 
-        record_rollouts(existing, task, episodes or 10, supervised, seed)
+        record_rollouts(existing, task, episodes or 10, supervised, seed, rate)
         return
     say_starting()
     from workflows.live_recording import LiveOptions, record_live

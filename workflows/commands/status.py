@@ -85,9 +85,8 @@ def _show_picture(workspace: Workspace, seen: WorkspaceStatus) -> None:
     for sentence in seen.to_record:
         print(f"to record: {sentence}")
     if value is not None:
-        print(
-            f"value model: {value.members} networks, {local_and_ago(value.saved)}, labels {value.labels[:8]}"
-        )
+        trained = f"trained {local_and_ago(value.trained)}, " if value.trained is not None else ""
+        print(f"value model: {value.members} networks, {trained}labels {value.labels[:8]}")
     for part in seen.unfinished:
         print(f"unfinished recording: {part}")
     _show_schedules(seen)
