@@ -103,6 +103,13 @@ def load_command(name: str) -> Any:
     return typer.main.get_command(group)
 
 
+def _stopped_words(words: Sequence[str]) -> str:
+    """What a stopped command says; a session of a person's recordings is over, and what it kept is kept."""
+    if words[:1] == ["record"] or words[:1] == ["rollout"]:
+        return "stopped; what was recorded is kept"
+    return "stopped; the same command goes on where it was"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status: 0, 2 for bad input, 1 for a failure, 130 or 143: stopped."""
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -115,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(words)
     except (KeyboardInterrupt, _Stopped) as stop:
         terminated = isinstance(stop, Terminated) or isinstance(stop.__cause__, Terminated)
-        return _say("stopped; the same command goes on where it was", 143 if terminated else 130)
+        return _say(_stopped_words(words), 143 if terminated else 130)
     except Exception as error:
         if debug:
             raise

@@ -115,7 +115,7 @@ def ray_cluster(address: str, workspace: Workspace, *, shared: bool = True) -> I
             raise
         finally:
             if not lost:
-                termination.ignore()
+                termination.put_off()
                 ray.shutdown()
 
 

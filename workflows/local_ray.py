@@ -90,7 +90,7 @@ def local_ray(num_cpus: int | None = None) -> Iterator[None]:
             termination.take()
             yield
         finally:
-            termination.ignore()
+            termination.put_off()
             ray.shutdown()
 
 

@@ -2,8 +2,8 @@
 
 Reads frames and indicators, writes an ordinary LeRobot checkpoint and ``training.json`` (settings and
 loss curve). Every run is a plain loop, in one process or in each of several
-(:mod:`workflows.policy_training_group`), reproducible from its seed with one thread, also where it was
-killed and goes on from its resume file. The output folder is filled in place: whoever needs
+(:mod:`workflows.policy_training_group`), reproducible from its seed and number of threads, also where it
+was killed and goes on from its resume file. The output folder is filled in place: whoever needs
 it whole or not at all passes a folder set aside.
 """
 

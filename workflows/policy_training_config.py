@@ -80,7 +80,7 @@ class PolicyTrainingConfig:
                 f"policy training: batches of {self.batch_size} observations are too small for "
                 f"{self.workers} workers"
             )
-        require_either(self.workers, self.threads)
+        require_threads_alone(self.threads, self.workers, self.device)
         if not self.policy_type or not self.device:
             raise InputError("policy training: policy_type and device must not be empty")
 
@@ -98,12 +98,14 @@ class PolicyTrainingConfig:
         return said
 
 
-def require_either(workers: int, threads: int) -> None:
-    """Raises ``InputError`` for several processes with several threads each: each has one core."""
-    if workers > 1 and threads > 1:
+def require_threads_alone(threads: int, workers: int, device: str) -> None:
+    """Raises ``InputError`` for threads of several processes, each of which has a core, or beside a GPU."""
+    if threads > 1 and workers > 1:
         raise InputError(
             f"policy: {workers} workers compute on a core or a GPU each: leave the {threads} threads out"
         )
+    if threads > 1 and device != "cpu":
+        raise InputError(f"policy: {device!r} computes, not the CPU: leave the {threads} threads out")
 
 
 def learning_rate_factor(step: int, config: PolicyTrainingConfig) -> float:

@@ -80,7 +80,7 @@ class RunningMean:
         return {str(i): mean for i, mean in self._means.items()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Goes on from :meth:`state`, or from one that holds a mean of every parameter."""
+        """Goes on from :meth:`state`."""
         self._means = {
             int(i): mean.to(self._parameters[int(i)].device, torch.float32, copy=True)
             for i, mean in state.items()

@@ -15,7 +15,7 @@ from pipeline.errors import InputError
 from pipeline.site_config import SiteConfig
 from pipeline.site_policy import PolicySection
 from pipeline.site_value import TO_THE_END, ValueSection
-from workflows.policy_training_config import require_either
+from workflows.policy_training_config import require_threads_alone
 from workflows.promotion_rule import PromotionRule
 from workflows.recording_settings import RecordingSettings, recording_with
 
@@ -98,7 +98,7 @@ class PolicySettings:
             raise InputError(
                 f"policy: batches of {self.batch_size} observations are too small for {self.workers} workers"
             )
-        require_either(self.workers, self.threads)
+        require_threads_alone(self.threads, self.workers, self.device)
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,8 @@ class StepRunner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stops Ray and whatever still runs on it, and lets go of the workspace."""
-        self._resources.close()
+        # Not close(): what sends to a store, or is a cluster, has to know why it ends.
+        self._resources.__exit__(kind, error, trace)
         self._pending.clear()
 
     def run(self, step: Step) -> StepResult:

@@ -25,7 +25,8 @@ class Termination:
 
     While Ray starts, Ctrl-C waits for :meth:`take` (a second one does not); Ray's own handler of SIGTERM
     leaves by ``SystemExit``, which becomes :class:`Terminated`. Afterwards both signals raise
-    ``KeyboardInterrupt``, which becomes :class:`Terminated` at the end of the block where it was SIGTERM.
+    ``KeyboardInterrupt``, which becomes :class:`Terminated` at the end of the block where it was SIGTERM;
+    after :meth:`put_off` at the end of the block.
     At the end the handlers are as they were. In a thread that is not the main one, where Python lets nobody
     set a handler, it does nothing.
     """
@@ -36,6 +37,7 @@ class Termination:
         self._arrived: tuple[int, int] | None = None
         self._told = False
         self._waiting = False
+        self._late = False
         self._wakeup = -1
 
     def __enter__(self) -> Self:
@@ -64,21 +66,18 @@ class Termination:
         if came:
             raise KeyboardInterrupt
 
-    def ignore(self) -> None:
-        """Has both signals do nothing, since what they ask for is being done: Ray ends, within seconds.
+    def put_off(self) -> None:
+        """Has both signals wait until the end of the block, since Ray ends within seconds.
 
         Somebody who presses Ctrl-C twice would otherwise leave processes behind.
         """
         for number in self._before:
-            signal.signal(number, signal.SIG_IGN)
+            signal.signal(number, self._note)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Puts the handlers back; raises :class:`Terminated` where SIGTERM has ended the block.
-
-        Also where the block does not see what ends it, as in an ``ExitStack`` that is closed meanwhile.
-        """
+        """Puts the handlers back; raises :class:`Terminated` where SIGTERM came."""
         # While Ray starts nothing else raises it.
         by_ray = isinstance(error, SystemExit) and self._arrived is not None
         self._end_noting()
@@ -87,6 +86,8 @@ class Termination:
         # Ray raises an interrupt of its own in place of the handler's, so that its kind says nothing.
         if by_ray or (self._told and (error is None or isinstance(error, KeyboardInterrupt))):
             raise Terminated from None
+        if self._late and error is None:
+            raise KeyboardInterrupt
 
     def _restore(self, number: signal.Signals) -> None:
         handler = self._before[number]
@@ -111,6 +112,10 @@ class Termination:
         if self._waiting:
             raise KeyboardInterrupt
         self._waiting = True
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._late = True
+        self._told |= number == signal.SIGTERM
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self._told = True

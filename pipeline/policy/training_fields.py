@@ -12,12 +12,6 @@ from collections.abc import Iterable
 
 from pipeline.errors import InputError
 
-NOT_OPTIONS = frozenset(
-    {"input_features", "output_features", "device", "use_peft", "push_to_hub", "repo_id", "private", "tags"}
-    | {"license", "pretrained_path", "pretrained_revision"}
-)
-"""What follows from the data and the machine, or speaks of uploading; nobody sets it here."""
-
 GROUP_FIELDS = {
     "act": frozenset({"optimizer_lr_backbone"}),
     "evo1": frozenset({"optimizer_weight_decay"}),
@@ -29,10 +23,13 @@ GROUP_FIELDS = {
 }
 """By type: rates and decays of groups of its weights, which training heeds; LoRA has no groups."""
 
+OWN_RATES = frozenset({"molmoact2"})
+"""Types each of whose groups of weights has a rate of its own, so that no other one is heeded."""
+
 _FEATURES = "features follow from the data and cannot be set"
 _UPLOADS = "training uploads nothing"
 _START = "use --policy.path (in recap.toml: path under [policy])"
-_LORA = "use --lora-rank (in recap.toml: lora_rank under [policy])"
+_LORA = "use --lora-rank and --policy.path (in recap.toml: lora_rank and path under [policy])"
 _RATE = "use --learning-rate (in recap.toml: base_learning_rate and fine_tune_learning_rate under [policy])"
 _STEPS = "use --steps (in recap.toml: base_steps and fine_tune_steps under [policy])"
 _THEIRS = "only lerobot-train reads it; here"
@@ -115,6 +112,13 @@ def instead_of(policy_type: str, name: str) -> str | None:
     if name in _UNREAD.get(policy_type, ()) or (name == "n_obs_steps" and policy_type in _NO_HISTORY):
         return f"nothing of {policy_type} reads it"
     return None
+
+
+def require_rate(policy_type: str, lora_rank: int) -> None:
+    """Raises ``InputError`` where a learning rate that was given would have no effect."""
+    if policy_type in OWN_RATES and not lora_rank:
+        names = ", ".join(f"--policy.{name}" for name in sorted(GROUP_FIELDS[policy_type]))
+        raise InputError(f"{policy_type} has rates of its own: leave --learning-rate out, and use {names}")
 
 
 def require_groups(policy_type: str, names: Iterable[str], lora_rank: int) -> None:

@@ -18,7 +18,7 @@ from lerobot.configs import PreTrainedConfig
 
 from pipeline.errors import InputError
 from pipeline.policy.policy_options import config_class, decoded_options, policy_types
-from pipeline.policy.training_fields import GROUP_FIELDS, NOT_OPTIONS, instead_of, require_groups
+from pipeline.policy.training_fields import GROUP_FIELDS, instead_of, require_groups, require_rate
 from workflows.policy_training_config import PolicyTrainingConfig
 
 # Fields that act although only the configuration's own code reads them: looked at one by one.
@@ -42,7 +42,9 @@ BY_CONFIGURATION = {
 BESIDE_A_PRESET = {"vqbet": {"n_vqvae_training_steps"}}
 PRESETS = ("get_optimizer_preset", "get_scheduler_preset")
 # LeRobot's readers of the features, of which our own are made.
-READ_BUT_NOT_SET = NOT_OPTIONS | {"n_obs_steps", "use_amp"}
+READ_BUT_NOT_SET = {"input_features", "output_features", "device", "use_peft", "push_to_hub", "repo_id"} | {
+    *("private", "tags", "license", "pretrained_path", "pretrained_revision", "n_obs_steps", "use_amp")
+}
 
 
 def read_of_configurations(tree: ast.AST) -> set[str]:
@@ -216,6 +218,15 @@ class NewPolicy:
     def get_optim_params(self):
         return [{"params": [], "lr": self.config.head_rate}]
 """
+
+
+def test_a_rate_that_no_group_of_weights_would_have_is_refused() -> None:
+    with pytest.raises(
+        InputError, match=r"molmoact2 has rates of its own: leave --learning-rate out, and use"
+    ):
+        require_rate("molmoact2", 0)
+    require_rate("molmoact2", 8)
+    require_rate("act", 0)
 
 
 def test_a_type_with_new_settings_of_its_training_is_noticed(

@@ -47,6 +47,7 @@ def says(workspace: Workspace, text: str) -> LoopSettings:
             ["--workers", "2", "--threads", "2"],
             "2 workers compute on a core or a GPU each",
         ),
+        (["--threads", "2", "--device", "cuda"], "'cuda' computes, not the CPU: leave the 2 threads out"),
         (["--workers", "65"], "batches of 64 observations are too small for 65 workers"),
         (["--ray-address", "somewhere"], "'somewhere' is no address of a Ray cluster"),
         (["--workers", "2", "--device", "cuda"], "2 workers need as many GPUs, and there are"),

@@ -282,3 +282,15 @@ def test_a_driver_killed_at_random_moments_continues_and_repeats_nothing(tmp_pat
     again = _drive(tmp_path, 1.0)
     assert again.communicate(timeout=30)[0] == "computed 0 reused 4 ray False\n"
     assert time.monotonic() - began < 5
+
+
+def test_what_a_runner_holds_is_told_why_it_ends(tmp_path: Path) -> None:
+    """So that a store that cannot be reached does not hide a step's own reason."""
+    told: list[object] = []
+    with pytest.raises(Failure, match="the real reason"), StepRunner(Workspace(tmp_path).create()) as held:
+        held._resources.push(lambda kind, error, _: told.append(error))
+        raise Failure("the real reason")
+    assert [str(error) for error in told] == ["the real reason"]
+    with StepRunner(Workspace(tmp_path)) as held:
+        held._resources.push(lambda kind, error, _: told.append(error))
+    assert told[1:] == [None]

@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -134,13 +134,23 @@ def test_it_is_known_which_signal_ended_the_work() -> None:
             try:
                 signal.raise_signal(number)
             finally:
-                termination.ignore()
+                termination.put_off()
                 signal.raise_signal(number)  # an impatient second one
         assert type(stop.value) is kind
-    stack = ExitStack()
-    stack.enter_context(Termination()).take()
-    with pytest.raises(Terminated):
-        try:
-            signal.raise_signal(signal.SIGTERM)
-        finally:
-            stack.close()  # which is told of no exception
+
+
+@pytest.mark.usefixtures("handlers")
+def test_what_comes_while_ray_ends_stops_what_would_come_next() -> None:
+    for number, kind in ((signal.SIGTERM, Terminated), (signal.SIGINT, KeyboardInterrupt)):
+        ended = False
+        with pytest.raises(KeyboardInterrupt) as stop, Termination() as termination:
+            termination.take()
+            termination.put_off()
+            signal.raise_signal(number)
+            ended = True
+        assert ended and type(stop.value) is kind
+    with pytest.raises(ValueError, match="its own"), Termination() as termination:
+        termination.take()
+        termination.put_off()
+        signal.raise_signal(signal.SIGINT)
+        raise ValueError("its own reason counts")
