@@ -180,7 +180,7 @@ class _Session:
         except (PolicyFailed, InputError) as error:
             if self.is_unattended:
                 raise
-            self.say(self.policy_problem(str(error)))
+            self.say(self.policy_problem(str(error), "ENTER"))
             return False
         self.say("")
         return ready
@@ -235,7 +235,8 @@ class _Session:
             if self.is_unattended:
                 self.problems.append(why)
                 raise PolicyFailed(why)
-            words = f"{self.policy_problem(why)}; {words}"
+            again = "D" if summary.steps else "ENTER"  # a course first asks how what was recorded ended
+            words = f"{self.policy_problem(why, again)}; {words}"
         self.say(words)
 
     def keep(self, episode_id: str, summary: EpisodeSummary) -> list[str]:
@@ -245,10 +246,11 @@ class _Session:
         self.problems += [*lost, *starved]
         return lost if self.course is not None else [*lost, *starved]  # a slow policy could be told by it
 
-    def policy_problem(self, why: str) -> str:
+    def policy_problem(self, why: str, again: str) -> str:
         """Notes it; the words for now: why may name the policy, which a course's person is not to know."""
         self.problems.append(why)
-        return why if self.course is None else "the policy failed: ENTER tries again, Q ends and says why"
+        blind = f"the policy failed; {again} tries it again, Q ends and says why"
+        return why if self.course is None else blind
 
     def note_problem(self, line: str) -> None:
         self.problems.append(line)

@@ -84,16 +84,18 @@ class KeySources:
 
 
 class KeysFromNow:
-    """A source's keys from now on; of what was pressed before, only the stops."""
+    """A source's keys from now on; of what was pressed before, only what keeps the arm still."""
 
-    def __init__(self, source: KeySource) -> None:
-        """Takes what was pressed while devices, policies and arm were getting ready, and forgets it.
+    def __init__(self, source: KeySource, others: Iterable[KeySource] = ()) -> None:
+        """Takes what was pressed while devices, policies and arm were getting ready, and forgets most of it.
 
-        A start from then would set the arm in motion before anything is on the screen.
+        A start from then would set the arm in motion before anything is on the screen. The stops stay, and
+        PAUSE, which holds off a start by itself. ``others`` are sources whose keys somebody else reads from
+        now on: only what they have at this moment is treated in the same way.
         """
         self._source = source
-        stops = (OperatorKey.EMERGENCY_STOP, OperatorKey.STOP)
-        self._early = [key for key in source.take_keys() if key in stops]
+        stay = (OperatorKey.EMERGENCY_STOP, OperatorKey.STOP, OperatorKey.PAUSE)
+        self._early = [key for key in KeySources([source, *others]).take_keys() if key in stay]
 
     def take_keys(self) -> list[OperatorKey]:
         """All keys that nobody took yet."""

@@ -45,6 +45,10 @@ class KeyQueue:
         self._waiting.extend(fresh)
         return self._waiting.popleft() if self._waiting else None
 
+    def forget_starts(self) -> None:
+        """Forgets every START that nobody took yet; all other keys stay."""
+        self._waiting = deque(key for key in self.take_keys() if key is not OperatorKey.START)
+
 
 class Reset:
     """Runs the robot between episodes; knows whether it takes commands and what the operator wants next.
@@ -78,23 +82,24 @@ class Reset:
         self._judge, self._refusal = judge, refusal
         self._started = False
         self._auto_start = True
+        self._began = time.monotonic()  # since when the arm has been waiting for a start
         self._condition: str | None = None  # what the arm last said of itself, since it stopped
 
     def wait_for_start(self, auto_start_s: float | None) -> bool:
         """Whether the next episode begins; otherwise the operator ends the session.
 
-        PAUSE keeps the automatic start from coming. Raises ``ArmStopped`` where the arm stops and there
-        are no keys to start again with.
+        PAUSE keeps the automatic start from coming. After a fault was cleared the time until it counts from
+        then on, and only a START that was pressed after that counts. Raises ``ArmStopped`` where the arm
+        stops and there are no keys to start again with.
         """
-        self._started, self._auto_start = False, True
-        began = time.monotonic()
+        self._auto_start = True
+        self._wait_anew()
         pace = self._pace()
         while not self.stop_asked:
             self._period(pace, may_drive=True)
             if self.stopped is not None:
-                # A fault that is cleared must not be followed by an episode at once.
-                self._started, began = False, time.monotonic()
-            elif auto_start_s is not None and self._auto_start and time.monotonic() - began >= auto_start_s:
+                self._wait_anew()
+            elif auto_start_s is not None and self._auto_start and self._waited_s() >= auto_start_s:
                 self._started = True
                 self._period(pace, may_drive=False)
             if self._started and self.stopped is None and not self.stop_asked:
@@ -104,13 +109,14 @@ class Reset:
     def wait_for_plan(self, is_ready: Callable[[dict[str, Any]], bool], timeout_s: float) -> bool:
         """Holds the arm until the policy has its first actions; whether it got so far.
 
+        Called after :meth:`wait_for_start`. An arm that stops takes that start back, also if it is cleared.
         Raises ``PolicyFailed`` after ``timeout_s``, and what ``is_ready`` raises.
         """
         deadline = time.monotonic() + timeout_s
         pace = self._pace()
-        while not self.stop_asked and self.stopped is None:
+        while self._started and not self.stop_asked and self.stopped is None:
             observation = self._period(pace, may_drive=False)
-            if observation is not None and is_ready(observation):
+            if self._started and observation is not None and is_ready(observation):
                 return True
             if time.monotonic() > deadline:
                 raise PolicyFailed(f"the policy gave no actions within {timeout_s:g} s")
@@ -122,6 +128,13 @@ class Reset:
         self._problem(why)
         if not self.keys.has_sources:
             raise ArmStopped(why)
+
+    def _wait_anew(self) -> None:
+        """Takes back what was started: the arm must not move by itself as soon as a fault is cleared."""
+        self._started, self._began = False, time.monotonic()
+
+    def _waited_s(self) -> float:
+        return time.monotonic() - self._began
 
     def _pace(self) -> Pace:
         pace = Pace(self._rate_hz)
@@ -207,5 +220,9 @@ class Reset:
                 self.stopped = str(error)
                 self._message(f"still stopped: {error}")
                 return
+            finally:
+                # This can take most of a minute. Who pressed START meanwhile may not be looking any more.
+                self.keys.forget_starts()
+                self._wait_anew()
         self.stopped = None
         self._message("the arm takes commands again")

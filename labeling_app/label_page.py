@@ -9,7 +9,6 @@ import streamlit as st
 
 from labeling_app.identity import Person, serves_this_computer_only
 from labeling_app.labeling_queue import LabelingQueue, Ticket
-from labeling_app.messages import MOST_MARKS
 from labeling_app.on_screen import (
     current_ticket,
     forget_skipped,
@@ -23,16 +22,15 @@ from labeling_app.on_screen import (
 from labeling_app.opened import Opened
 from labeling_app.plain_text import plain
 from labeling_app.player import film_data, show_player
+from labeling_app.proposals import proposals
 from labeling_app.queue_sidebar import chosen_filter, time_left
 from pipeline.errors import Failure, InputError
 from pipeline.labels import Progress
-from pipeline.segment_runs import proposed_segments
 
 HEARTBEAT_S = 60
 HISTORY_LENGTH = 10
 ANSWER_MARKS = {"success": ":green[**✓**]", "failure": ":red[**✗**]", "exclude": "**⊘**"}
 CUT_SHORT = "The recording was cut short: the film may end before the attempt does."
-PROPOSED = "Its sub-tasks came with the recording: correct them, since your answer says that they are right."
 WHAT_COUNTS = "What counts is how it looks when the film ends, however long it took and whoever drove."
 
 
@@ -160,7 +158,7 @@ def player_data(shared: Opened, ticket: Ticket) -> dict[str, Any]:
     if before is not None and before.episode_id != ticket.entry.id:
         before = None
     info = ticket.entry.info
-    proposed = proposed_segments(info.extra, ticket.entry.length)[:MOST_MARKS] if before is None else ()
+    proposed, where_from = proposals(info.extra, ticket.entry.length) if before is None else ((), "")
     counts = CUT_SHORT if info.truncated else WHAT_COUNTS
     return {
         **film,
@@ -169,7 +167,7 @@ def player_data(shared: Opened, ticket: Ticket) -> dict[str, Any]:
         "visit": ticket.lease.fence,
         "token": ticket.token,
         "attempt": now.attempt,
-        "hint": f"{PROPOSED} {counts}" if proposed else counts,
+        "hint": f"{where_from} {counts}".lstrip(),
         "frame": None,
         "seek": 0,
         "marks": [asdict(mark) for mark in (proposed if before is None else before.marks)],

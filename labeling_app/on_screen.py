@@ -3,8 +3,10 @@
 Streamlit ends a run at whatever access to the page or its session comes next, once a key or a click has
 started another one or the browser has gone; with its fast reruns the next run begins meanwhile, in a thread
 of its own. So what belongs together is in one plain :class:`Screen`, which a run changes in one go, and a
-lease that a run took is given back where the run ends before the screen has it: it would be nobody's until
-it runs out. The screen is gone when the connection closes; the page's address keeps the name and the leases.
+lease that a run took is given back where the run ends before the screen has it: it would be nobody's until it
+runs out. One run at a time leases for a screen: where two claim the same episode, the older of the two leases
+is none, and it could be the one shown. The screen is gone when the connection closes; the page's address
+keeps the name and the leases.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from threading import Lock
 
 import streamlit as st
 
@@ -32,7 +35,8 @@ class Screen:
 
     ``skipped``: the episodes not to be shown again for now. ``wanted``: the one to show next. ``attempt``
     counts messages, so that the player hears of each reply. ``taken_back``: the answer that undo took back,
-    whose marks are shown again. ``notice`` and ``problem``: a line to show once.
+    whose marks are shown again. ``notice`` and ``problem``: a line to show once. ``lock`` is held by
+    the run that takes leases or gives them back.
     """
 
     queue: LabelingQueue | None = None
@@ -44,6 +48,7 @@ class Screen:
     taken_back: LabelEvent | None = None
     notice: str | None = None
     problem: str | None = None
+    lock: Lock = field(default_factory=Lock, repr=False, compare=False)
 
 
 def screen() -> Screen:
@@ -55,7 +60,11 @@ def screen() -> Screen:
 
 def current_ticket(queue: LabelingQueue) -> Ticket | None:
     """The episode on the screen. After a reload, the page's address still says which it was."""
-    now = screen()
+    with screen().lock:
+        return _current(screen(), queue)  # asked once more: a run that was ended while it waited stops here
+
+
+def _current(now: Screen, queue: LabelingQueue) -> Ticket | None:
     if now.queue is None:
         now.notice = what_was_saved(queue) or now.notice
         now.ticket = queue.resume(st.query_params.get(SHOWN))
@@ -84,14 +93,15 @@ def current_ticket(queue: LabelingQueue) -> Ticket | None:
 
 def look_ahead(queue: LabelingQueue) -> Ticket | None:
     """Leases the episode to show next, so that its film can be made meanwhile."""
-    now = screen()
-    if now.ahead is None and now.ticket is not None:
-        taken = queue.take_ahead({*now.skipped, now.ticket.entry.id})
-        with given_back_unless_shown(queue, taken):
-            _remember(NEXT, taken)
-            now = screen()
-        now.ahead = taken
-    return now.ahead
+    with screen().lock:
+        now = screen()
+        if now.ahead is None and now.ticket is not None:
+            taken = queue.take_ahead({*now.skipped, now.ticket.entry.id})
+            with given_back_unless_shown(queue, taken):
+                _remember(NEXT, taken)
+                now = screen()
+            now.ahead = taken
+        return now.ahead
 
 
 @contextmanager
@@ -127,19 +137,20 @@ def keep_leases(queue: LabelingQueue) -> bool:
 def heard() -> None:
     """The player has sent an answer. Whatever is wrong with it, the page says so and goes on."""
     now, message = screen(), last_message()
-    queue, ticket = now.queue, now.ticket
-    if message is None or ticket is None or queue is None:
-        return
-    now.attempt += 1
-    try:
-        said = read_message(message, ticket.entry.length)
-        if said.token == ticket.token:  # a key pressed twice meant the episode only once
-            take_in(now, queue, ticket, said)
-    except StaleLease:
-        now.problem = "Not saved: this episode went to someone else meanwhile. Here is another one."
-        now.ticket = None
-    except (InputError, Failure) as error:
-        now.problem = f"{error} Your answer is still here: try again."
+    with now.lock:
+        queue, ticket = now.queue, now.ticket
+        if message is None or ticket is None or queue is None:
+            return
+        now.attempt += 1
+        try:
+            said = read_message(message, ticket.entry.length)
+            if said.token == ticket.token:  # a key pressed twice meant the episode only once
+                take_in(now, queue, ticket, said)
+        except StaleLease:
+            now.problem = "Not saved: this episode went to someone else meanwhile. Here is another one."
+            now.ticket = None
+        except (InputError, Failure) as error:
+            now.problem = f"{error} Your answer is still here: try again."
 
 
 def take_in(now: Screen, queue: LabelingQueue, ticket: Ticket, said: Said) -> None:
@@ -156,16 +167,17 @@ def take_in(now: Screen, queue: LabelingQueue, ticket: Ticket, said: Said) -> No
 def undo(queue: LabelingQueue) -> None:
     """The key for undo: the label is taken back and its episode is shown again."""
     now = screen()
-    try:
-        event = queue.undo()  # what was said; the player shows it again
-        if event is None:
+    with now.lock:
+        try:
+            event = queue.undo()  # what was said; the player shows it again
+            if event is None:
+                return
+            put_back(now)
+        except (InputError, Failure) as error:
+            now.problem = str(error)
             return
-        put_back(now)
-    except (InputError, Failure) as error:
-        now.problem = str(error)
-        return
-    now.wanted, now.taken_back = event.episode_id, event
-    now.notice = f"Taken back: {words_of(queue, event)}"
+        now.wanted, now.taken_back = event.episode_id, event
+        now.notice = f"Taken back: {words_of(queue, event)}"
 
 
 def words_of(queue: LabelingQueue, event: LabelEvent) -> str:

@@ -80,7 +80,7 @@ def make_view(
     }
     codes = np.concatenate([kept[i] for i in lengths])
     record = _build_record(base_record, codes, joined, indicator_dropout, seed)
-    if is_built(out, record):
+    if is_built(out, record, len(lengths)):
         return out
     counts = np.array(facts["length"], dtype=np.int64)
     prompts, task_index = number_prompts(facts["task"], codes, counts)

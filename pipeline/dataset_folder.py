@@ -97,9 +97,16 @@ def read_record(root: Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def is_built(out: Path, record: Mapping[str, Any]) -> bool:
-    """Whether ``out`` holds the dataset of that record. Raises ``InputError`` if it holds anything else."""
-    return is_written(out, record, read_record(out))
+def is_built(out: Path, record: Mapping[str, Any], episodes: int) -> bool:
+    """Whether ``out`` holds the dataset of that record, of so many episodes.
+
+    Raises ``InputError`` if it holds anything else.
+    """
+    return is_written(out, record, read_record(out), episodes=episodes, held=_held)
+
+
+def _held(root: Path) -> int:
+    return len(read_episode_facts(root)["id"])
 
 
 def feature(dtype: str, names: Sequence[str]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,34 @@ def content_bytes(entry: EpisodeEntry, outcomes: Outcomes) -> bytes:
     return json.dumps(facts, sort_keys=True).encode() + b"\n"
 
 
-def is_written(out: Path, record: Mapping[str, Any], found: Mapping[str, Any] | None) -> bool:
+def is_written(
+    out: Path,
+    record: Mapping[str, Any],
+    found: Mapping[str, Any] | None,
+    *,
+    episodes: int,
+    held: Callable[[Path], int],
+) -> bool:
     """Whether ``out`` holds what ``record`` says; ``found`` is the record read from it, if it has one.
 
-    Raises ``InputError`` if ``out`` holds anything else.
+    Raises ``InputError`` if ``out`` holds anything else. For the message ``episodes`` says how many are to be
+    written, and ``held(out)``, asked only then, how many an export of the same kind has; it raises
+    ``InputError`` where that cannot be read.
     """
     if not out.exists() and not out.is_symlink():
         return False
-    if found != record:
+    if found == record:
+        return True
+    if found is None or found.get("kind") != record["kind"]:
         raise InputError(f"{out} exists and holds something else: choose another name")
-    return True
+    try:
+        then = held(out)
+    except InputError:
+        counts = ""
+    else:
+        noun = "episode" if then == 1 else "episodes"
+        counts = f" ({then} {noun} then, {episodes} now)" if then != episodes else ""
+    raise InputError(
+        f"{out} holds an export of other episodes, labels or options{counts}: exports are never changed, "
+        "choose another name"
+    )

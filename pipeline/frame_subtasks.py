@@ -127,7 +127,8 @@ def _fault(row: SnapshotRow) -> str:
         begins_within = last is not None and mark.start_frame < last.end_frame
         if last is not None and begins_within and subtask_name(mark.text) != subtask_name(last.text):
             both = f"{last.text.strip()!r} and {mark.text.strip()!r}"
-            return f"overlap ({both} at frame {mark.start_frame})"
+            # The labelling app counts from 1, files and 'recap label set --mark' from 0.
+            return f"overlap ({both} at frame {mark.start_frame}, the app's {mark.start_frame + 1})"
         if last is None or mark.end_frame > last.end_frame:
             last = mark
     return ""

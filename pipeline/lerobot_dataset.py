@@ -98,7 +98,7 @@ def export_dataset(
     if subtasks is not None:
         check_subtasks(subtasks, {entry.id: entry.length for entry in episodes})
     record = _build_record(episodes, action_space, labels, columns, subtasks)
-    if is_built(out, record):
+    if is_built(out, record, len(episodes)):
         return out
     # Seconds to import: only where there is something to build.
     from pipeline.lerobot_files import Plan, write_dataset

@@ -17,35 +17,39 @@ from pipeline.segment_runs import segment_runs
 def exported_subtasks(labels: Path, entries: Sequence[EpisodeEntry]) -> tuple[Subtasks, list[str]]:
     """Each episode's sub-tasks, and what a person should know of them, in lines; ``labels`` is the store.
 
-    The labels are frozen as for a training, into a folder that goes away, so that both learn from the same
-    segments. Raises ``InputError`` where nobody marked any.
+    Raises ``InputError`` where nobody marked any, or no frame is left to those that people marked.
     """
-    found: dict[str, tuple[Subtask, ...]] = {}
-    lines: list[str] = []
-    if labels.exists():
-        with LabelStore(labels) as store, tempfile.TemporaryDirectory(prefix="recap-labels-") as folder:
-            rows = freeze(store, entries, Path(folder)).rows
-        runs = {row.episode_id: segment_runs(row.marks, row.length) for row in rows}
-        found = {episode_id: subtasks for episode_id, subtasks in runs.items() if subtasks}
-        lines = [line for line in (segment_faults(rows),) if line]
+    found, faults = _marked(labels, entries)
+    if not found and faults:
+        raise InputError(f"--subtasks: no frame of these episodes has a sub-task: {faults}")
     if not found:
         raise InputError(
             "--subtasks: no label of these episodes has a segment: mark some in the labelling app (B and E), "
             "or leave --subtasks away"
         )
     segments = sum(len(subtasks) for subtasks in found.values())
-    return found, [f"sub-tasks: {segments} in {len(found)} of {len(entries)} episodes", *lines]
+    lines = [f"sub-tasks: {segments} in {len(found)} of {len(entries)} episodes"]
+    return found, [*lines, faults] if faults else lines
 
 
 def subtasks_left_out(labels: Path, entries: Sequence[EpisodeEntry]) -> list[str]:
     """A line that says how to export the sub-tasks that people marked; none where they did not."""
-    if not labels.exists():
-        return []
-    with LabelStore(labels) as store:
-        current = store.current()
-    held = [current[entry.id] for entry in entries if entry.id in current]
-    marked = sum(any(mark.kind == "segment" for mark in label.marks) for label in held)
-    if not marked:
-        return []
-    episodes = "1 episode" if marked == 1 else f"{marked} episodes"
+    found, faults = _marked(labels, entries)
+    if not found:
+        return [f"no sub-task is in it, and --subtasks would write none: {faults}"] if faults else []
+    episodes = "1 episode" if len(found) == 1 else f"{len(found)} episodes"
     return [f"the sub-tasks of {episodes} are not in it: --subtasks writes them, for LeRobot 0.6 or newer"]
+
+
+def _marked(labels: Path, entries: Sequence[EpisodeEntry]) -> tuple[dict[str, tuple[Subtask, ...]], str]:
+    """The sub-tasks of each episode that has any, and a line on segments that are at fault, or ``""``.
+
+    The labels are frozen as for a training, into a folder that goes away, so that both learn from the same
+    segments.
+    """
+    if not labels.exists():
+        return {}, ""
+    with LabelStore(labels) as store, tempfile.TemporaryDirectory(prefix="recap-labels-") as folder:
+        rows = freeze(store, entries, Path(folder)).rows
+    runs = {row.episode_id: segment_runs(row.marks, row.length) for row in rows}
+    return {episode_id: subtasks for episode_id, subtasks in runs.items() if subtasks}, segment_faults(rows)

@@ -21,7 +21,7 @@ from collectors.arm_interface import StoppableArm
 from collectors.collection_session import SessionSettings, SessionSummary, run_session
 from collectors.idle_operator import IdleOperator
 from collectors.live_view import LiveView
-from collectors.operator_keys import KEY_HELP, KeysFromNow, KeySources, TerminalInput, TerminalUser
+from collectors.operator_keys import KEY_HELP, KeysFromNow, TerminalInput, TerminalUser
 from collectors.policy_thread import Planner
 from collectors.rerun_view import RerunView
 from collectors.session_course import Course
@@ -129,7 +129,8 @@ def record_live(root: Path, options: LiveOptions, course: LiveCourse | None = No
             workspace,
             robot,
             operator,
-            KeysFromNow(KeySources([keys, *([operator] if hasattr(operator, "take_keys") else [])])),
+            # The session asks the device for its own keys: only what it has by now is dealt with here.
+            KeysFromNow(keys, others=[operator] if hasattr(operator, "take_keys") else []),
             replace(settings, policy_name=name),
             policy=policy,
             course=turns,

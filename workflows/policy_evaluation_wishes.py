@@ -177,13 +177,24 @@ def _of_plan(policy: PlannedPolicy, workspace: Workspace) -> NamedCheckpoint:
     if not Path(policy.folder).is_dir():
         raise InputError(f"the checkpoint of {policy.given} is gone: {policy.folder}")
     found = replace(find_checkpoint(policy.folder, workspace), recorded=policy.recorded)
-    if policy.given == CHAMPION and not is_champion(Path(policy.folder), workspace):
-        return replace(found, name=f"{CHAMPION} of then ({found.name})", label=f"{CHAMPION} of then")
+    if _as_champion(policy) and not is_champion(Path(policy.folder), workspace):
+        which = policy.name.removeprefix(CHAMPION) or f" ({found.name})"
+        return replace(found, name=f"{CHAMPION} of then{which}", label=f"{CHAMPION} of then")
     if policy.name:
         return replace(found, name=policy.name, label=policy.label)
     if policy.given in (CHAMPION, BASE):
         return replace(found, name=policy.given, label="")
     return found
+
+
+def _as_champion(policy: PlannedPolicy) -> bool:
+    """Whether the plan has it as the champion: asked for so, or by a path that was the champion's then.
+
+    A folder or a link that somebody has called ``champion`` keeps that name, whoever is champion.
+    """
+    if policy.given == CHAMPION:
+        return True
+    return policy.name.startswith(f"{CHAMPION} (") and Path(policy.given).name != CHAMPION
 
 
 def _served(url: str, token_file: Path | None) -> NamedCheckpoint:

@@ -33,7 +33,7 @@ class Remarks {
       event.stopPropagation();
       if (event.key !== "Enter" && event.key !== "Escape") return;
       event.target.blur();
-      this.hint(""); // what it asked for is said
+      this.hint(this.overlap()); // what it asked for is said
     };
     this.root.oninput = () => this.keep();
   }
@@ -93,7 +93,14 @@ class Remarks {
     this.add({ kind, start_frame: frame, end_frame: frame, text: "" });
   }
 
+  // Where a segment ends with this frame, the next one begins with the frame after it: no frame is in both.
   begin() {
+    const next = this.film.frame + 1;
+    const ended = this.marks.some((mark) => mark.kind === "segment" && mark.end_frame === next);
+    if (ended && next < this.film.length) {
+      this.film.stop();
+      this.film.seek(next);
+    }
     this.opened = this.film.frame;
     this.hint(`The segment begins at frame ${this.opened + 1}: go to its end and press E.`);
     this.draw();
@@ -109,6 +116,23 @@ class Remarks {
     this.add(mark);
     this.chips.querySelector(`[data-mark="${this.marks.indexOf(mark)}"] input`).focus();
     this.hint("Say what happens in the segment, then press Enter.");
+  }
+
+  // Which frames two segments of different names share, in words; empty where there are none.
+  overlap() {
+    const name = ({ text }) => text.split(/\s+/).filter(Boolean).join(" ").toLowerCase();
+    const named = this.marks.filter((mark) => mark.kind === "segment" && name(mark));
+    for (const [i, one] of named.entries()) {
+      for (const other of named.slice(i + 1)) {
+        const first = Math.max(one.start_frame, other.start_frame) + 1; // counted from 1, as shown
+        const last = Math.min(one.end_frame, other.end_frame);
+        if (first <= last && name(one) !== name(other)) {
+          const shared = first === last ? `frame ${first}` : `frames ${first}–${last}`;
+          return `“${one.text.trim()}” and “${other.text.trim()}” share ${shared}, where neither is taught.`;
+        }
+      }
+    }
+    return "";
   }
 
   add(mark) {
@@ -148,6 +172,7 @@ class Remarks {
     const remove = button("rc-remove", "×", "", () => {
       this.marks = this.marks.filter((other) => other !== mark);
       this.draw();
+      this.hint(this.overlap());
     });
     remove.setAttribute("aria-label", "Remove this mark");
     chip.append(remove);

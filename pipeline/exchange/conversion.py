@@ -19,7 +19,7 @@ from pipeline.exchange.foreign_episode import ForeignEpisode, camera_name
 from pipeline.exchange.imported_file import importing_alone, write_imported
 from pipeline.exchange.mapped_fields import GEN3_ROBOTS, MappedFields, Recording, mapped_fields
 from pipeline.exchange.plausibility import require_plausible
-from pipeline.segment_runs import ORIGIN, subtask_note
+from pipeline.segment_runs import ORIGIN, SUBTASKS, subtask_note
 from pipeline.workspace import Workspace, check_id
 
 UNKNOWN_START = "2000-01-01T00:00:00.000Z"
@@ -141,7 +141,22 @@ def _present(
             f"it is here already with other options: {differences}. To import it anew, move {entry.path} "
             "away first"
         )
-    return Imported(episode_id, entry.info.task, entry.length, "present")
+    notes = _other_subtasks(episode, came, recorded_here=recorded_here)
+    return Imported(episode_id, entry.info.task, entry.length, "present", notes)
+
+
+def _other_subtasks(
+    episode: ForeignEpisode, came: Mapping[str, Any], *, recorded_here: bool
+) -> tuple[str, ...]:
+    """A note where the recording has sub-tasks and the episode ``came`` with none, or with others."""
+    if not episode.subtasks or subtask_note(episode.subtasks)[SUBTASKS] == came.get(SUBTASKS):
+        return ()
+    if recorded_here:
+        return ("its sub-tasks are not taken, since the recording itself is here: mark them ('recap label')",)
+    return (
+        "its sub-tasks were annotated since it was imported; not taken: to have them proposed, move its file "
+        "in episodes/ away and import it again, which keeps its labels",
+    )
 
 
 def _cameras(episode: ForeignEpisode, mapping: ColumnMapping) -> tuple[dict[str, str], list[str]]:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import InputError
 from pipeline.exchange.conversion import Imported, ImportOptions, convert
@@ -18,6 +19,7 @@ from pipeline.exchange.foreign_episode import EpisodeReference
 from pipeline.exchange.formats import Format, list_episodes, read_episode, sources
 from pipeline.exchange.imported_file import importing_folder
 from pipeline.guarded_reading import guarded_map
+from pipeline.segment_runs import ORIGIN, proposed_segments, subtask_note
 from pipeline.workspace import Workspace
 
 __all__ = ["ImportOptions", "ImportResult", "Imported", "import_episodes"]
@@ -31,11 +33,15 @@ _EXPORTED = ("lerobot", "robomimic")  # what we write too, with several episodes
 
 @dataclass(frozen=True)
 class ImportResult:
-    """What became of one recording: ``imported``, or why it was ``refused``."""
+    """What became of one recording: ``imported``, or why it was ``refused``.
+
+    ``subtasks`` is how many came along with an episode that was not there before.
+    """
 
     name: str
     imported: Imported | None = None
     refused: str | None = None
+    subtasks: int = 0
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,8 @@ def import_episodes(
             if isinstance(outcome, InputError):
                 yield ImportResult(str(job), refused=_without(str(job), str(outcome)))
             else:
-                yield ImportResult(str(job), imported=outcome)
+                imported, subtasks = outcome
+                yield ImportResult(str(job), imported=imported, subtasks=subtasks)
     finally:
         with suppress(OSError):  # not empty, or not there
             importing_folder(workspace).rmdir()
@@ -141,17 +148,24 @@ def _list(place: tuple[str, Path, Format]) -> list[EpisodeReference]:
     return list_episodes(place[1], place[2])
 
 
-def _convert(job: _Job) -> Imported:
-    """Runs in a child: everything from the foreign file to the episode's own."""
+def _convert(job: _Job) -> tuple[Imported, int]:
+    """Runs in a child: everything from the foreign file to the episode's own.
+
+    Returns, too, how many sub-tasks came along, none where the episode was there.
+    """
     workspace = Workspace(job.workspace)
     if job.reference.format == Format.RECAP:
-        return _copy(job.reference.path, workspace, job.options)
-    episode = read_episode(job.reference, job.options.mapping.image_order)
-    return convert(episode, str(job.reference), workspace, job.options)
+        imported, extra = _copy(job.reference.path, workspace, job.options)
+    else:
+        episode = read_episode(job.reference, job.options.mapping.image_order)
+        imported = convert(episode, str(job.reference), workspace, job.options)
+        extra = {ORIGIN: subtask_note(episode.subtasks)}
+    is_new = imported.status == job.options.done
+    return imported, len(proposed_segments(extra, imported.frames)) if is_new else 0
 
 
-def _copy(path: Path, workspace: Workspace, options: ImportOptions) -> Imported:
-    """Our own format: the file as it is."""
+def _copy(path: Path, workspace: Workspace, options: ImportOptions) -> tuple[Imported, dict[str, Any]]:
+    """Our own format: the file as it is. Returns, too, what else the episode says of itself."""
     from pipeline.episode_file import read_entry
 
     if options.changes():
@@ -166,7 +180,7 @@ def _copy(path: Path, workspace: Workspace, options: ImportOptions) -> Imported:
     elif there is not None and read_entry(there).fingerprint != entry.fingerprint:
         raise InputError(f"there is an episode {entry.id!r} already, of other frames")
     done = options.done if there is None else "present"
-    return Imported(entry.id, entry.info.task, entry.length, done)
+    return Imported(entry.id, entry.info.task, entry.length, done), entry.info.extra
 
 
 def _timeout_s(job: _Job) -> float:

@@ -103,7 +103,7 @@ def write_diffusion_policy(
     record = build_record(
         KIND, LAYOUT_VERSION, episodes, labels, action_space=str(action_space), image_size=image_size
     )
-    if is_written(out, record, _read_record(out)):
+    if is_written(out, record, _read_record(out), episodes=len(episodes), held=_held):
         return out
     shapes = image_shapes(episodes, image_size)
     attributes = {RECORD: record, **_attributes(episodes, labels, action_space)}
@@ -242,3 +242,12 @@ def _read_record(folder: Path) -> dict[str, Any] | None:
     except (OSError, KeyError, ValueError, TypeError):
         return None
     return record
+
+
+def _held(folder: Path) -> int:
+    """How many episodes a folder that was written here has."""
+    try:
+        ends: dict[str, Any] = json.loads((folder / "meta" / "episode_ends" / ".zarray").read_text())
+        return int(ends["shape"][0])
+    except (OSError, KeyError, ValueError, TypeError, IndexError) as error:
+        raise InputError(f"{folder} is damaged: {error}") from error

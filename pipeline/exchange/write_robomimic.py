@@ -59,6 +59,7 @@ from pipeline.episode import Outcome
 from pipeline.episode_attributes import write_info
 from pipeline.episode_file import EpisodeEntry, EpisodeReader
 from pipeline.episode_layout import FOREIGN
+from pipeline.errors import InputError
 from pipeline.exchange.action_spaces import ActionSpace, action_names, action_units
 from pipeline.exchange.exporting import (
     FrameCounter,
@@ -130,7 +131,7 @@ def write_robomimic(
         image_size=image_size,
         compression=str(compression),
     )
-    if is_written(out, record, _read_record(out)):
+    if is_written(out, record, _read_record(out), episodes=len(episodes), held=_held):
         return out
     shapes = image_shapes(episodes, image_size)
     statistics = gather_statistics(episodes, action_space)
@@ -264,3 +265,12 @@ def _read_record(path: Path) -> dict[str, Any] | None:
     except (OSError, KeyError, ValueError, TypeError, RuntimeError):
         return None
     return record
+
+
+def _held(path: Path) -> int:
+    """How many episodes a file that was written here has."""
+    try:
+        with h5py.File(path, "r") as file:
+            return len(file["data"])
+    except (OSError, KeyError, RuntimeError) as error:
+        raise InputError(f"{path} is damaged: {error}") from error

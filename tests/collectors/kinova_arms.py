@@ -40,6 +40,13 @@ def relentless_arm(client: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sim
         assert arm.violations == []
 
 
+@pytest.fixture(name="arm")
+def stand_in_arm(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimulatedArm]:
+    """A simulated arm that obeys no session time-out, for the stand-in's client."""
+    with relentless_arm("stand-in", monkeypatch) as arm:
+        yield arm
+
+
 def robot_config(arm: SimulatedArm, **settings: Any) -> KinovaGen3Config:
     """The configuration that points a robot at ``arm``."""
     return KinovaGen3Config(ip=arm.address, tcp_port=arm.tcp_port, udp_port=arm.udp_port, **settings)

@@ -168,20 +168,23 @@ def test_several_sources_are_one_and_the_emergency_stop_comes_first(terminal: Te
         assert KeySources([keys, other]).take_keys() == [OperatorKey.EMERGENCY_STOP, OperatorKey.SUCCESS]
 
 
-def test_a_start_from_before_the_arm_was_ready_is_forgotten_and_a_stop_is_not() -> None:
+def test_of_the_keys_from_before_the_arm_was_ready_what_keeps_it_still_is_not_forgotten() -> None:
+    """Pause too: it holds off a start by itself."""
+
     class Typed:
-        def __init__(self) -> None:
-            self.keys = [OperatorKey.START, OperatorKey.EMERGENCY_STOP, OperatorKey.SUCCESS, OperatorKey.STOP]
+        def __init__(self, *keys: OperatorKey) -> None:
+            self.keys = list(keys)
 
         def take_keys(self) -> list[OperatorKey]:
             keys, self.keys = self.keys, []
             return keys
 
-    typed = Typed()
-    keys = KeysFromNow(typed)
-    typed.keys = [OperatorKey.START]
-    assert keys.take_keys() == [OperatorKey.EMERGENCY_STOP, OperatorKey.STOP, OperatorKey.START]
-    assert keys.take_keys() == []
+    start, success, _, _, pause, stop, emergency_stop, _ = OperatorKey
+    typed, pad = Typed(start, success, pause, stop), Typed(start, emergency_stop)
+    keys = KeysFromNow(typed, others=[pad])
+    typed.keys, pad.keys = [start], [stop]
+    assert keys.take_keys() == [emergency_stop, pause, stop, start]
+    assert keys.take_keys() == [] and pad.take_keys() == [stop], "who has the pad reads it from now on"
 
 
 def test_the_help_names_every_key() -> None:

@@ -23,6 +23,7 @@ pytestmark = needs_browser
 P, H = Source.POLICY, Source.INTERVENTION
 FOCUSED = "(document.querySelector('input')?.focus(), document.activeElement.tagName == 'INPUT')"
 EVIL = "pick up <img src=x onerror=window.evil=1> the cube"
+HINT = "document.querySelector('.rc-hint').textContent"
 TIMES = "JSON.stringify([...document.querySelectorAll('video')].map((v) => v.currentTime))"
 # The left edge of the red square in the first camera's picture, in pixels of the recording.
 SQUARE = """(() => {
@@ -100,6 +101,29 @@ def test_ten_episodes_with_keys_only_and_a_killed_server(
         assert len(store.current()) == 10
 
 
+def mark_two_more_segments(browser: Browser) -> None:
+    """After one that ends with frame 7: frames 8 and 9, and the same under another name, which goes again."""
+
+    def end_as(name: str) -> None:
+        browser.press("ArrowRight")
+        browser.press("e")
+        browser.wait_for("document.activeElement.className == 'rc-segment-text'")
+        browser.type(name)
+        browser.press("Enter")
+
+    browser.press("b")  # without moving: it begins with the frame after the last one's end
+    browser.wait_for(f"{FRAME} == 8")
+    browser.wait_for(f"{HINT}.includes('begins at frame 9')")
+    end_as("lift")
+    browser.wait_for(f"{HINT} == ''")
+    browser.press("ArrowLeft")
+    browser.press("b")
+    end_as("turn")
+    browser.wait_for(f"{HINT} == '“lift” and “turn” share frames 9–10, where neither is taught.'")
+    browser.run("document.querySelectorAll('.rc-chip-segment .rc-remove')[2].click()")
+    browser.wait_for(f"{HINT} == ''")
+
+
 def test_marks_quality_and_note_land_where_they_were_made(
     workspace: Workspace, make_episode: EpisodeMaker, tmp_path: Path
 ) -> None:
@@ -131,6 +155,7 @@ def test_marks_quality_and_note_land_where_they_were_made(
         for key in "sfx":
             browser.press(key)
         browser.press("Enter")
+        mark_two_more_segments(browser)
         browser.press("t")
         browser.wait_for("document.activeElement.className == 'rc-note'")
         browser.type("<b>slow</b> start")
@@ -148,7 +173,8 @@ def test_marks_quality_and_note_land_where_they_were_made(
         next_episode(browser, first)
     label = store.current()[first]
     assert (label.outcome, label.quality, label.note) == ("success", "clumsy", "<b>slow</b> startsu")
-    assert label.marks == (Mark("success", 5, 5), Mark("segment", 5, 8, "sfx"))
+    segments = Mark("segment", 5, 8, "sfx"), Mark("segment", 8, 10, "lift")
+    assert label.marks == (Mark("success", 5, 5), *segments)
 
 
 def test_what_was_not_sent_survives_a_reload_and_an_open_segment_holds_the_answer(
@@ -156,7 +182,6 @@ def test_what_was_not_sent_survives_a_reload_and_an_open_segment_holds_the_answe
 ) -> None:
     for _ in range(2):
         make_episode(sources=[P] * 10)
-    hint = "document.querySelector('.rc-hint').textContent"
     with Server(workspace.root) as server, Browser(tmp_path / "profile") as browser:
         browser.open(f"{server.address}/?name=Ana")
         browser.wait_for(PLAYING, 60)
@@ -164,7 +189,7 @@ def test_what_was_not_sent_survives_a_reload_and_an_open_segment_holds_the_answe
         browser.press(" ")
         for key in ("Home", "d", "2", "b", "s"):
             browser.press(key)
-        browser.wait_for(f"{hint}.includes('has no end')")
+        browser.wait_for(f"{HINT}.includes('has no end')")
         browser.press("Backspace")
         browser.press("t")
         browser.type("slow")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import sys
+from typing import Any
 
 import pytest
 import streamlit.config
@@ -246,6 +247,38 @@ def test_who_is_a_reviewer() -> None:
     for here in (True, False):
         assert is_reviewer("Ana", ("Ana",), on_this_computer=here)
         assert not is_reviewer("Ben", ("Ana",), on_this_computer=here)
+
+
+@pytest.mark.parametrize(
+    ("subtasks", "count", "said"),
+    [
+        ([[f"s{i}", i, i + 1] for i in range(150)], 100, "The first 100 of 150 sub-tasks came with"),
+        (
+            [["reach for it, " * 16, 0, 5], ["lift", 5, 9]],
+            1,
+            "1 of 2 sub-tasks, without 1 with names of over 200 characters, came with",
+        ),
+        ([["reach for it, " * 16, 0, 5]], 0, "came with 1 with names of over 200"),
+    ],
+    ids=["too many", "one too long", "all too long"],
+)
+def test_only_sub_tasks_that_can_be_saved_are_proposed_and_the_page_says_what_is_left_out(
+    workspace: Workspace,
+    make_episode: EpisodeMaker,
+    monkeypatch: pytest.MonkeyPatch,
+    subtasks: list[list[Any]],
+    count: int,
+    said: str,
+) -> None:
+    make_episode(sources=(Source.TELEOP,) * 150, extra={"import": {"subtasks": subtasks}})
+    page = page_of(script=SPEAKING)
+    data = shown(page)
+    assert len(data["marks"]) == count and said in data["hint"]
+    assert ("are right" in data["hint"]) == bool(count)
+    say(page, monkeypatch, "success", marks=data["marks"])
+    assert not page.error
+    (label,) = LabelStore(workspace.labels_path).current().values()
+    assert len(label.marks) == count
 
 
 def test_sub_tasks_that_an_episode_came_with_are_proposed_until_somebody_answers(

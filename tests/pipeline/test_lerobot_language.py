@@ -167,7 +167,7 @@ def test_without_sub_tasks_nothing_changes_and_with_them_only_what_holds_them(
     export(lab[0], lab[2], subtasks={lab[0][0].id: MARKED})
     assert (lab[2] / data).stat().st_mtime_ns == before
     for other in (None, {}, {lab[0][0].id: MARKED[:2]}):
-        with pytest.raises(InputError, match="something else"):
+        with pytest.raises(InputError, match="other episodes, labels or options"):
             export(lab[0], lab[2], subtasks=other)
 
 

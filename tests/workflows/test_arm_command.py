@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +11,12 @@ import pytest
 
 from pipeline.errors import Failure, InputError
 from pipeline.gen3_kinematics import HOME
-from tests.collectors.kinova_arms import relentless_arm
+from tests.collectors.kinova_arms import stand_in_arm
 from tests.kortex_stand_in.in_process_client import Client, twist
 from tests.kortex_stand_in.simulated_arm import SimulatedArm
 from workflows.commands.arm import clear_faults, home, look, stop
 
-
-@pytest.fixture
-def arm(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimulatedArm]:
-    """A simulated arm that obeys no session time-out."""
-    with relentless_arm("stand-in", monkeypatch) as arm:
-        yield arm
+__all__ = ["stand_in_arm"]  # a fixture
 
 
 @pytest.fixture

@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from pipeline.workspace import Workspace
-from tests.collectors.kinova_arms import relentless_arm
+from tests.collectors.kinova_arms import stand_in_arm
 from tests.kortex_stand_in.simulated_arm import SimulatedArm
 from tests.tiny_checkpoint import save_tiny_checkpoint
 from tests.workflows.test_policy_evaluate_robot import (
@@ -28,16 +27,9 @@ from workflows.ledger import Ledger
 from workflows.policy_evaluation_plan import read_plan
 from workflows.policy_evaluation_runs import runs_of
 
-__all__ = ["keyboard"]  # a fixture
+__all__ = ["keyboard", "stand_in_arm"]  # fixtures
 
 KEY = "0123456789abcdef"
-
-
-@pytest.fixture
-def arm(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimulatedArm]:
-    """One that never stops by itself."""
-    with relentless_arm("stand-in", monkeypatch) as arm:
-        yield arm
 
 
 @pytest.fixture
@@ -100,8 +92,8 @@ def test_faults_and_ctrl_c_in_mid_motion_leave_the_arm_still_and_the_evaluation_
     assert [run.outcome for run in runs] == ["failure", "success", "exclude", "success", "failure"]
     assert [run.attempt for run in runs] == [plan.attempts[i] for i in (0, 1, 2, 2, 3)]
     assert "in fault" in str(runs[0].entry.info.extra["ended"])
-    assert "A champion (gen3_vla train_policy/01234567): asked for positive" in said
-    for number, name in enumerate(("A champion (gen3_vla train_policy/01234567)", "B gen3_vla new")):
+    assert "A champion of then (gen3_vla train_policy/01234567): asked for positive" in said
+    for number, name in enumerate(("A champion of then (gen3_vla train_policy/01234567)", "B gen3_vla new")):
         successes = sum(run.outcome == "success" for run in runs if run.attempt.policy == number)
         assert re.search(rf"^{re.escape(name)} +2 +{50 * successes} %", said, re.MULTILINE)
     assert "judged by ana (4)" in said

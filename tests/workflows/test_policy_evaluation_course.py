@@ -228,6 +228,8 @@ def test_a_policy_that_fails_is_not_named_before_the_end(workspace: Workspace) -
     (run,) = runs_of(workspace, two)
     assert run.outcome == "exclude" and run.entry.info.extra["ended"]["by"] == "the policy failed"
     assert not any("not finite" in shown.message for shown in screen.shown)
+    told = "".join(shown.message for shown in screen.shown)
+    assert "the policy failed; D tries it again" in told and "ENTER tries" not in told, "ENTER waits for D"
 
 
 class FailsAtTheSecond(Upwards):
@@ -297,6 +299,8 @@ def test_a_word_after_an_attempt_that_left_nothing_is_not_about_the_one_before(
     assert run.outcome == "success"
     with LabelStore(workspace.labels_path) as store:
         assert len(store.history(run.entry.id)) == 1
+    if case == "the policy fails":
+        assert any("failed; ENTER tries it again" in shown.message for shown in screen.shown)
 
 
 @pytest.mark.parametrize("end", [End.EMERGENCY_STOP, End.ARM_STOPPED])

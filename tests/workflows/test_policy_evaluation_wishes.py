@@ -115,6 +115,29 @@ def test_the_champion_keeps_its_name(lab: Workspace) -> None:
     assert named(plan)[1] == ("champion of then (train/bbbbbbbb)", "champion of then")
 
 
+def test_who_was_champion_by_a_path_is_not_called_so_any_more(lab: Workspace) -> None:
+    """And a link that somebody has called ``champion`` is called so, whoever is champion."""
+    ledger, link = Ledger(lab), lab.root.parent / "links" / "champion"
+    for key in "bd":
+        (lab.steps / "train" / (key * 12) / "checkpoint").mkdir(parents=True)
+        (lab.steps / "train" / (key * 12) / "checkpoint" / "weights").write_text(key)
+    link.parent.mkdir()
+    link.symlink_to(lab.root.parent / "a")
+    ledger.promote("train", "b" * 12, 0, "base")
+    ledger.promote("train", "b" * 12, 1, "promoted: faster")
+    plan = planned(lab, str(lab.steps / "train" / ("b" * 12)), str(link))
+
+    def named() -> list[tuple[str, str]]:
+        return [(one.name, one.label) for one in find_policies(lab, RobotWishes("monday"), plan)]
+
+    assert named() == [("champion (train/bbbbbbbb)", "champion"), ("champion (a)", "champion")]
+    ledger.promote("train", "d" * 12, 2, "promoted: faster")
+    assert named() == [
+        ("champion of then (train/bbbbbbbb)", "champion of then"),
+        ("champion (a)", "champion"),
+    ]
+
+
 def test_an_evaluation_goes_on_from_another_folder(lab: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = planned(lab, "a", "b")
     record_one(lab, plan)

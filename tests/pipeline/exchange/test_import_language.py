@@ -83,6 +83,30 @@ def test_sub_tasks_of_lerobots_annotations_come_in(tmp_path: Path) -> None:
     ]
 
 
+def test_sub_tasks_annotated_after_an_import_are_named_where_it_is_there_already(tmp_path: Path) -> None:
+    entries = three_episodes(tmp_path / "lab")
+    root = export(entries, tmp_path / "out", workers=1)
+    other = Workspace(tmp_path / "other")
+    assert [r.imported.status for r in bring(other, root) if r.imported] == ["imported"] * 3
+    annotate(root, {0: [row("subtask", "grasp", 0), row("subtask", "lift", 4)]}, tmp_path / "staging")
+    again = [r.imported for r in bring(other, root) if r.imported]
+    assert [imported.status for imported in again] == ["present"] * 3
+    assert [len(imported.notes) for imported in again] == [1, 0, 0]
+    assert "annotated since" in again[0].notes[0] and "move its file" in again[0].notes[0]
+    assert proposals(other, entries[0]) == ()
+    # What the note says to do.
+    other.find(entries[0].id).path.unlink()
+    assert [(r.imported.status, r.imported.notes) for r in bring(other, root) if r.imported] == [
+        ("imported", ()),
+        ("present", ()),
+        ("present", ()),
+    ]
+    assert proposals(other, entries[0]) == (Subtask("grasp", 0, 4), Subtask("lift", 4, 9))
+    # Where it was recorded, it is not to be replaced by its export.
+    here = [r.imported.notes for r in bring(Workspace(tmp_path / "lab"), root) if r.imported]
+    assert ["'recap label'" in "".join(notes) for notes in here] == [True, False, False]
+
+
 def column(frames: list[list[dict[str, Any]]]) -> pa.Table:
     """A table with these rows in its frames."""
     return pa.table({"language_persistent": pa.array(frames)})
@@ -100,5 +124,32 @@ def test_columns_without_annotations_and_of_another_form() -> None:
     assert read_language(column([[row("subtask", "grasp", 1)]] * 5), None) == ((), ())
     with pytest.raises(InputError, match="damaged"):
         read_language(pa.table({"language_persistent": pa.array([[1]] * 5)}), TIMES)
-    with pytest.raises(InputError, match="without a time"):
-        read_language(column([[{"style": "subtask", "content": "grasp"}]] * 5), TIMES)
+
+
+@pytest.mark.parametrize("time", [None, float("nan"), "soon"])
+def test_a_sub_task_without_a_time_is_left_out_alone(time: object) -> None:
+    lost = row("subtask", "lift", 3)
+    if time == "soon":  # a column of another type
+        rows = [lost | {"timestamp": time}]
+        assert read_language(column([rows] * 5), TIMES) == ((), ("subtask without a time",))
+        return
+    rows = [row("subtask", "grasp", 1), lost | {"timestamp": time}]
+    assert read_language(column([rows] * 5), TIMES) == (
+        (Subtask("grasp", 1, 5),),
+        ("subtask without a time",),
+    )
+
+
+def test_sub_tasks_of_a_column_without_times_are_left_out() -> None:
+    table = column([[{"style": "subtask", "content": "grasp"}]] * 5)
+    assert read_language(table, TIMES) == ((), ("subtask without a time",))
+
+
+def test_large_lists_are_lists() -> None:
+    rows = [row("subtask", "grasp", 1), row("subtask", "lift", 3)]
+    small = column([rows] * 2 + [[]] + [rows] * 2)
+    kind = small.column("language_persistent").type
+    large = pa.table({"language_persistent": small.column(0).cast(pa.large_list(kind.value_type))})
+    assert read_language(large, TIMES) == read_language(small, TIMES) != ((), ())
+    empty = pa.table({"language_events": pa.array([[]] * 5, pa.large_list(pa.null()))})
+    assert read_language(empty, TIMES) == ((), ())

@@ -124,8 +124,10 @@ def test_the_second_time_nothing_is_done(episodes: list[EpisodeEntry], tmp_path:
     before, touched = contents(out), out.stat().st_mtime_ns
     write_diffusion_policy(episodes, out, outcomes=OUTCOMES)
     assert out.stat().st_mtime_ns == touched
-    with pytest.raises(InputError, match="holds something else"):
+    with pytest.raises(InputError, match="holds an export of other episodes, labels or options: exports"):
         write_diffusion_policy(episodes, out, outcomes=OUTCOMES, action_space=ActionSpace.ABSOLUTE_POSE)
+    with pytest.raises(InputError, match=rf"options \({len(episodes)} episodes then, 1 now\): exports are "):
+        write_diffusion_policy(episodes[:1], out, outcomes=OUTCOMES)
     assert contents(out) == before
     again = write_diffusion_policy(episodes, tmp_path / "again.zarr", outcomes=OUTCOMES)
     assert contents(again) == before

@@ -170,9 +170,9 @@ def test_the_second_time_nothing_is_done(episodes: list[EpisodeEntry], tmp_path:
         {"image_size": 8},
     ]
     for change in changes:
-        with pytest.raises(InputError, match="holds something else"):
+        with pytest.raises(InputError, match="holds an export of other episodes, labels or options: exports"):
             write_robomimic(episodes, out, **{"outcomes": OUTCOMES, **change})
-    with pytest.raises(InputError, match="holds something else"):
+    with pytest.raises(InputError, match=rf"options \({len(episodes)} episodes then, 2 now\): exports are "):
         write_robomimic(episodes[:2], out, outcomes=OUTCOMES)
     assert (out.stat().st_mtime_ns, out.stat().st_ino) == before
     (tmp_path / "text").write_text("mine")
