@@ -27,10 +27,7 @@ def driver_lock(root: Path) -> Iterator[int]:
         try:
             descriptor = stack.enter_context(locked(path, wait=False))
         except BlockingIOError:
-            raise InputError(
-                f"another recap command (process {_holder(path)}) is working in {root}: "
-                "wait for it to end, or stop it"
-            ) from None
+            raise _busy(root, _holder(path)) from None
         _end_leftovers(os.pread(descriptor, 2**16, 0))
         _note(descriptor, {"driver": os.getpid()})
         yield descriptor
@@ -40,6 +37,21 @@ def holder(root: Path) -> str | None:
     """The process that works in the workspace ``root`` now, or ``None``; its number may be ``unknown``."""
     path = root / _FILE
     return _holder(path) if is_locked(path) else None
+
+
+def require_free(root: Path) -> None:
+    """Raises ``InputError`` where a driver works in the workspace ``root`` now.
+
+    For what takes long to load: it holds nothing, so :func:`driver_lock` has to be asked all the same.
+    """
+    if (process := holder(root)) is not None:
+        raise _busy(root, process)
+
+
+def _busy(root: Path, process: str) -> InputError:
+    return InputError(
+        f"another recap command (process {process}) is working in {root}: wait for it to end, or stop it"
+    )
 
 
 def _holder(path: Path) -> str:

@@ -182,7 +182,7 @@ def check_policy(config: DoorConfig, image_size: int) -> None:
     Loads LeRobot.
     """
     from pipeline.policy import new_policy
-    from pipeline.policy.training_fields import require_groups
+    from pipeline.policy.training_fields import require_groups, require_rate
 
     facts = new_policy.TableFacts(CAMERAS, image_size)
     options = with_any_name(config.parameters()["policy_options"])
@@ -195,7 +195,10 @@ def check_policy(config: DoorConfig, image_size: int) -> None:
                 )
             return
         options = {**options, new_policy.PATH: config.path}
-    require_groups(config.policy_type, options, int(config.training.get("lora_rank", 0)))
+    lora_rank = int(config.training.get("lora_rank", 0))
+    require_groups(config.policy_type, options, lora_rank)
+    if "learning_rate" in config.training:
+        require_rate(config.policy_type, lora_rank)
     new_policy.check_policy(config.policy_type, facts, options)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from collectors.episode_log import End
 from pipeline.episode_file import EpisodeReader
 from pipeline.errors import InputError
+from pipeline.label_types import LabelEvent
 from pipeline.labels import LabelStore
 from pipeline.workspace import EpisodeEntry, Workspace
 from workflows.commands.episodes_list import Listed, current_outcomes
@@ -42,12 +43,16 @@ _FILM_FRAMES = 100  # of an attempt at most: a minute on the arm is then a film 
 
 @dataclass(frozen=True)
 class Run:
-    """One recorded episode of the evaluation; ``outcome`` is the label that holds, or ``disputed``."""
+    """One recorded episode of the evaluation; ``outcome`` is the label that holds, or ``disputed``.
+
+    ``by_clock``: it is a failure because its time was up, and nobody has said anything of it.
+    """
 
     attempt: PlannedAttempt
     entry: EpisodeEntry
     outcome: str | None
     annotator: str | None
+    by_clock: bool = False
 
     @property
     def counts(self) -> bool:
@@ -69,15 +74,20 @@ def runs_of(workspace: Workspace, plan: EvaluationPlan) -> list[Run]:
     known = {(attempt.start, "AB"[attempt.policy]): attempt for attempt in plan.attempts}
     outcomes = current_outcomes(workspace)
     annotators: dict[str, str] = {}
+    events: list[LabelEvent] = []
     if workspace.labels_path.exists():
         with LabelStore(workspace.labels_path) as store:
             annotators = {name: label.annotator for name, label in store.current().items()}
+            events = store.events()
+    times = Counter(event.episode_id for event in events)
+    first_words = {event.episode_id: event for event in events if times[event.episode_id] == 1}
     found = []
     for entry in named_episodes(workspace, plan.name):
         facts = _facts(entry)
         attempt = known.get((facts.get("start"), facts.get("policy")))  # type: ignore[arg-type]  # any JSON
         if attempt is not None and facts.get("id") == plan.id:
-            found.append(Run(attempt, entry, outcomes.get(entry.id), annotators.get(entry.id)))
+            by_clock = _is_by_clock(first_words.get(entry.id), entry, plan, attempt)
+            found.append(Run(attempt, entry, outcomes.get(entry.id), annotators.get(entry.id), by_clock))
     return found
 
 
@@ -135,7 +145,8 @@ def results(plan: EvaluationPlan, runs: Sequence[Run], names: Sequence[str]) -> 
         facts |= {"emergency_stops": stops}
         policies.append({**facts, "attempts": 0, **(figures(attempts) if attempts else {})})
     pairs = _pairs(counted)
-    judges = Counter(run.annotator for run in counted.values() if run.annotator is not None)
+    people = [run.annotator for run in counted.values() if not run.by_clock]
+    judges = Counter(person for person in people if person is not None)
     return {
         "evaluation": plan.name,
         "robot": plan.robot,
@@ -143,6 +154,7 @@ def results(plan: EvaluationPlan, runs: Sequence[Run], names: Sequence[str]) -> 
         "policies": policies,
         "difference": difference(*_attempts(pairs)) if pairs else None,
         "judged_by": dict(sorted(judges.items())),
+        "judged_by_clock": sum(run.by_clock for run in counted.values()),
         "left": len(plan.attempts) - len(done(runs)),
     }
 
@@ -173,6 +185,15 @@ def _note(plan: EvaluationPlan, attempt: PlannedAttempt) -> str:
 def _facts(entry: EpisodeEntry) -> dict[str, Any]:
     facts = entry.info.extra.get(EVALUATION)
     return facts if isinstance(facts, dict) else {}
+
+
+def _is_by_clock(
+    only: LabelEvent | None, entry: EpisodeEntry, plan: EvaluationPlan, attempt: PlannedAttempt
+) -> bool:
+    """Whether ``only``, all that was ever said of an episode, is what its end alone made of it."""
+    if only is None or (only.outcome, only.note) != (FAILURE, _note(plan, attempt)):
+        return False
+    return entry.info.operator_mark is None and _end(entry, plan) is End.TIME
 
 
 def _end(entry: EpisodeEntry, plan: EvaluationPlan) -> End:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from pipeline.workspace import Workspace
+from workflows.labelled_subtasks import with_any_name
 from workflows.ledger import Ledger
 from workflows.policy_evaluation import BASE, CHAMPION, find_checkpoint
 from workflows.step_files import CHECKPOINT
+
+# Fields of configurations that name weights which a new policy takes over, beside its own random ones.
+_BACKBONES = ("pretrained_backbone_weights", "pretrained_backbone", "vlm", "vlm_model_name")
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,7 @@ def find_start(given: str | None, workspace: Workspace) -> Start:
     Only the folder counts, and by what is in it: which word led to it makes no difference.
     """
     if given is None:
-        return Start(None, "from scratch: random weights, but for a pretrained backbone that an option names")
+        return Start(None, "from scratch: random weights")
     if given in (CHAMPION, BASE):
         found = find_checkpoint(given, workspace)
         history = Ledger(workspace).champions()
@@ -37,3 +43,19 @@ def find_start(given: str | None, workspace: Workspace) -> Start:
     if (Path(given) / CHECKPOINT).is_dir():
         given = str(find_checkpoint(given, workspace).folder)
     return Start(given, f"from {given}")
+
+
+def pretrained_words(policy_type: str, options: Mapping[str, Any]) -> str:
+    """What of a new policy is not random, to be said behind :class:`Start`'s words; empty for nothing.
+
+    By the options and the type's defaults: ACT's image encoder is ImageNet's unless an option says null.
+    Loads LeRobot; raises ``InputError`` for options that the type does not have.
+    """
+    from pipeline.policy.policy_options import config_class, decoded_options
+
+    values: dict[str, Any] = {field.name: field.default for field in fields(config_class(policy_type))}
+    values |= decoded_options(policy_type, with_any_name(options))
+    if not values.get("load_vlm_weights", True):
+        del values["vlm_model_name"]  # only the network's shape and the tokenizer
+    named = [values[name] for name in _BACKBONES if isinstance(values.get(name), str) and values[name]]
+    return f", but for the pretrained backbone {', '.join(named)}" if named else ""

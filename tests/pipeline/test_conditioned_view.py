@@ -258,7 +258,7 @@ def test_making_it_again_does_nothing_and_other_content_is_refused(
         {"extra_columns": columns_of(entries, seed=6)},
         {"extra_columns": None},
     ):
-        with pytest.raises(InputError, match="holds something else"):
+        with pytest.raises(InputError, match="holds an export of other episodes, labels or options: exports"):
             view(base, entries, out, **changes)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes").write_text("keep")

@@ -217,8 +217,13 @@ def test_building_again_does_nothing_and_other_content_is_refused(
         {"action_space": ActionSpace.DELTA_POSE},
         {"extra_columns": columns_of(entries)},
     ):
-        with pytest.raises(InputError, match="holds something else"):
+        with pytest.raises(InputError, match="holds an export of other episodes, labels or options: exports"):
             export(entries, out, **changes)
+    with pytest.raises(InputError, match=rf"options \({len(entries)} episodes then, 1 now\): exports are "):
+        export(entries[:1], out)
+    (out / "meta" / "recap_episodes.parquet").unlink()
+    with pytest.raises(InputError, match="holds an export of other episodes, labels or options: exports"):
+        export(entries[:1], out)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes").write_text("keep")
     with pytest.raises(InputError, match="holds something else"):

@@ -37,13 +37,15 @@ def _part(part: str, low: int, high: int) -> range:
 def fits(expression: str, wall: datetime) -> bool:
     """Whether the clock's reading, a time without a zone, is one of the expression's."""
     minute, hour, day, month, weekday = _sets(expression)
+    if wall.minute not in minute or wall.hour not in hour or wall.month not in month:
+        return False
     of_day = wall.day in day
     of_week = bool({wall.isoweekday() % 7, wall.isoweekday()} & weekday)
     # As in every cron: where both are given, one of them is enough.
     _, _, day_words, _, weekday_words = expression.split()
     both = not {day_words, weekday_words} & {"*", "*/1"}
     chosen = of_day or of_week if both else of_day and of_week
-    return wall.minute in minute and wall.hour in hour and wall.month in month and chosen
+    return chosen
 
 
 def slow_times(expression: str, zone: str, after: datetime, until: datetime) -> list[datetime]:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import pty
 import re
+import select
 import subprocess
 import sys
+import termios
 import time
 import urllib.request
 from pathlib import Path
@@ -18,12 +22,14 @@ from pyarrow import parquet
 from pipeline.episode import Source
 from pipeline.errors import Failure
 from pipeline.labels import LabelStore
+from pipeline.site_config import DefaultsSection
 from pipeline.workspace import Workspace
 from tests.tiny_episodes import EpisodeMaker
 from tests.workflows.sample_lab import frozen, step
 from workflows.cli import COMMANDS, load_command, main
 from workflows.commands.doctor import checks
 from workflows.commands.doctor_check import Check
+from workflows.commands.live_options import without_echo
 from workflows.ledger import Ledger
 from workflows.step_store import StepStore
 
@@ -92,6 +98,21 @@ def test_episodes_are_listed_filtered_and_shown(
     assert "0 teleop, 4 policy, 4 intervention" in out
     _, out, _ = recap(capsys, "episodes", "show", "episode-001", "--workspace", root)
     assert "failure by ana" in out
+
+
+def test_the_list_shows_what_the_operator_said_and_what_was_cut_short(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make = EpisodeMaker(Workspace(tmp_path / "lab").create())
+    for mark, cut in (("success", False), ("failure", True), (None, True), (None, False)):
+        make(operator_mark=mark, truncated=cut, sources=[Source.TELEOP] * 2)
+    _, out, _ = recap(capsys, "episodes", "list", "--workspace", tmp_path / "lab")
+    header, *rows = out.splitlines()[:5]
+    column = slice(header.index(" mark ") + 1, header.index("frames"))
+    assert [row[column].strip() for row in rows] == ["success", "failure, cut short", "cut short", "-"]
+    _, out, _ = recap(capsys, "episodes", "list", "--format", "csv", "--workspace", tmp_path / "lab")
+    found = [(row["mark"], row["truncated"]) for row in csv.DictReader(out.splitlines())]
+    assert found == [("success", "False"), ("failure", "True"), ("", "True"), ("", "False")]
 
 
 def test_what_was_taken_back_is_shown_as_such(
@@ -403,6 +424,32 @@ def test_a_workspace_that_cannot_be_made_is_one_line(capsys: pytest.CaptureFixtu
     task = ("--task", "pick up the red cube", "--workspace", "/proc/nope")
     status, _, error = recap(capsys, "record", *task)
     assert status == 2 and "cannot make the workspace /proc/nope" in error and error.count("\n") == 1
+
+
+def test_the_rate_that_holds_where_none_is_said_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("record", "rollout"):
+        words = " ".join(re.sub("[│╭╰─]", " ", recap(capsys, command, "--help")[1]).split())
+        assert f"rate_hz in [defaults] of recap.toml, else {DefaultsSection().rate_hz:g}." in words
+
+
+def test_what_is_typed_before_a_session_is_not_shown_and_the_terminal_is_as_before() -> None:
+    keyboard, screen = pty.openpty()
+    before = termios.tcgetattr(screen)
+    with pytest.raises(KeyError), without_echo(screen):
+        os.write(keyboard, b"s\n")
+        assert os.read(screen, 10) == b"s\n"
+        assert not select.select([keyboard], [], [], 0.1)[0]
+        raise KeyError
+    assert termios.tcgetattr(screen) == before
+    os.write(keyboard, b"s\n")
+    assert os.read(keyboard, 10).startswith(b"s")
+    for end in (keyboard, screen):
+        os.close(end)
+    reading, writing = os.pipe()
+    with without_echo(reading):
+        pass
+    for end in (reading, writing):
+        os.close(end)
 
 
 @pytest.mark.parametrize("operator", [(), ("--operator", "keyboard"), ("--operator", "none")])

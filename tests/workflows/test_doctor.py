@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -124,8 +126,15 @@ def test_looking_at_a_silent_arm_ends(arm: SimulatedArm) -> None:
 
 def test_an_input_device_that_is_named_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pad and no SpaceMouse are plugged in where tests run; where they are, nothing is missing."""
-    # Their libraries load in a second, but not while the machine does much else.
+    # Their libraries load in a second, but not while the machine does much else; looked for once for all.
     monkeypatch.setattr("workflows.commands.doctor_robot.DEVICES_LIMIT_S", 120.0)
+    run, found = subprocess.run, list[Any]()
+
+    def run_once(*command: Any, **how: Any) -> Any:
+        found.extend([] if found else [run(*command, **how)])
+        return found[0]
+
+    monkeypatch.setattr("workflows.commands.doctor_robot.subprocess.run", run_once)
     for operator, name in (("gen3_gamepad", "gamepad"), ("spacemouse", "SpaceMouse"), ("gen3_keyboard", "")):
         for check in device_checks(operator):
             wanted = bool(name) and check.name.split()[0] == name

@@ -79,7 +79,7 @@ def test_export_says_what_it_wrote_and_how_to_open_it(
     assert "held this already" in said
     status, said, errors = recap(capsys, *words, "--task", BLUE, "--workspace", workspace.root)
     assert (status, said, out.stat().st_mtime_ns) == (2, "", before)
-    assert "holds something else" in errors
+    assert "holds an export of other episodes, labels or options (3 episodes then, 1 now)" in errors
 
 
 @pytest.mark.parametrize(
@@ -190,11 +190,16 @@ def test_lerobot_with_sub_tasks(
     assert status == 0, errors
     lines = said.splitlines()
     assert lines[0] == "sub-tasks: 2 in 1 of 1 episodes"
-    assert "overlap ('Reach it' and 'lift' at frame 1)" in lines[1]
+    assert "overlap ('Reach it' and 'lift' at frame 1, the app's 2)" in lines[1]
     folder = LeRobotFolder(out)
     assert folder.language(folder.place(0)) == ((Subtask("reach it", 0, 1), Subtask("lift", 3, 5)), ())
+    came = "sub-tasks: 2 in 1 of 1 episode; the labelling app proposes them as segments"
+    bring = ("import", out, "--workspace", tmp_path / "other")
+    for option, closing in (["--dry-run"], came), ([], came), ([], "1 already there"):
+        status, said, errors = recap(capsys, *bring, *option)
+        assert (status, said.splitlines()[-1]) == (0, closing), errors
     status, said, errors = recap(capsys, "export", out, *words)
-    assert status == 2 and "holds something else" in errors
+    assert status == 2 and "holds an export of other episodes, labels or options: exports" in errors
 
 
 def test_lerobot(workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -85,7 +85,13 @@ def test_setting_quality_and_marks_and_undoing(recap: Recap) -> None:
             Mark("success", 11, 11),
         ]
         assert store.current()["episode-000"].quality == "clumsy"
-    recap.refuses("lies beyond episode-000, which has 12 frames", *words, "--mark", "success:12")
+    recap.refuses("lies beyond episode-000, which has 12 frames, 0 to 11\n", *words, "--mark", "success:12")
+    recap.refuses(
+        "the mark segment:5-13:lift lies beyond episode-000, which has 12 frames, 0 to 11; a segment may end "
+        "at 12, the first frame after it",
+        *words,
+        *("--mark", "segment:5-13:lift"),
+    )
     recap.refuses("'win:3' is no mark", *words, "--mark", "win:3")
     recap.refuses("'success:x' is no mark", *words, "--mark", "success:x")
     recap.refuses("a quality is one of", *words[:-1], "superb")

@@ -217,8 +217,8 @@ def test_the_base_keeps_its_names_and_new_ones_are_named(
     rows = read_snapshot(turn_lab.snapshot().path)
     assert subtask_problems(rows, ["reach it", "lift it"]) == [
         "sub-tasks that the policy does not know, whose frames train without one: dance (1 frames)",
-        "segments of episode demo-1 overlap ('dance' and 'lift it' at frame 1): frames that two sub-tasks "
-        "claim train without one; mark the segments again ('recap label')",
+        "segments of episode demo-1 overlap ('dance' and 'lift it' at frame 1, the app's 2): frames that two "
+        "sub-tasks claim train without one; mark the segments again ('recap label')",
     ]
     assert subtask_problems(rows, ["fold"])[0].startswith("sub-tasks: no label has a segment of those that")
     assert subtask_problems(rows, []) == []

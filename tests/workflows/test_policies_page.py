@@ -69,13 +69,18 @@ def test_the_example_of_recap_toml_is_read_and_quick_ignores_the_steps_alone(tmp
     assert different == {"base_steps", "fine_tune_steps"} and "`--quick` ignores `base_steps` and" in PAGE
 
 
-def test_the_python_example_runs_for_any_policy(tmp_path: Path) -> None:
+def test_the_python_example_runs_for_any_policy_and_lerobot_then_finds_ours_by_its_name(
+    tmp_path: Path,
+) -> None:
     """In one new process, ours first, so that the example has to make it known to LeRobot."""
     script = ""
     for policy_type, options in {"gen3_vla": TINY_GEN3, "act": TINY_ACT}.items():
         train_tiny(tmp_path / policy_type, policy_type, dict(options))
         script += code("python").replace("CHECKPOINT", str(tmp_path / policy_type))
         script += "\nprint(policy.config.type, tuple(action.shape))\n"
+    script += "from lerobot.policies.factory import make_policy_config\n"
+    script += "print('found', get_policy_class('gen3_vla').__name__, "
+    script += "make_policy_config('gen3_vla', device='cpu').type)\n"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
@@ -83,6 +88,7 @@ def test_the_python_example_runs_for_any_policy(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     actions = [line for line in done.stdout.splitlines() if line.endswith(")")]
     assert actions == ["gen3_vla (1, 7)", "act (1, 7)"]
+    assert "found Gen3VLAPolicy gen3_vla" in done.stdout.splitlines()
 
 
 def test_the_choices_of_gen3_vla_are_all_there_with_their_sources() -> None:

@@ -153,7 +153,7 @@ def test_two_policies_are_judged_blindly_and_compared(
     with LabelStore(lab.labels_path) as store:
         assert {label.outcome for label in store.current().values()} == {"success", "failure", "exclude"}
     assert "1 emergency stop\n" in said
-    assert "judged by ana (4)" in said and "attempts left" not in said and "against" in said
+    assert "judged by ana (4)" in said and "left, go on with" not in said and "against" in said
     with Image.open(film) as picture:
         assert getattr(picture, "n_frames", 1) > 1
     monkeypatch.undo()
@@ -174,9 +174,9 @@ def test_an_evaluation_whose_last_attempt_was_stopped_is_finished_all_the_same(
     words = [*map(str, checkpoints), "--name", "stopped", "--starts", "1", "--film", str(film)]
     stopped: Script = [(ENTER, b"\r"), ("running:", b" "), ("how did it end?", b"f")]
     status, said = run(monkeypatch, keyboard, lab, [*attempt(b"s"), *stopped, (DONE, b"q")], *words)
-    assert status == 0 and film.exists()
+    assert status == 0 and film.exists() and ", 1 start\n" in said
     assert "what you say is kept under the name ana\n" in said
-    assert "put it right in the labelling app" in said and "attempts left" not in said
+    assert "put it right in the labelling app" in said and "left, go on with" not in said
 
 
 def test_figures_are_those_of_the_recorded_evaluation(
@@ -196,7 +196,8 @@ def test_figures_are_those_of_the_recorded_evaluation(
         LAST,
     ]
     status, said = run(monkeypatch, keyboard, lab, script, *words, "--operator", "keyboard")
-    assert status == 0 and "A gen3_vla old" in said
+    assert status == 0 and "A gen3_vla old" in said and "judged by ana (1), the clock (1)\n" in said
+    assert ", 2 starts\n" in said
     (whole,) = recorded_policies(lab)
     assert [(one.success, one.interventions) for one in whole.attempts] == [(False, 0), (True, 1)]
     monkeypatch.undo()
@@ -205,7 +206,16 @@ def test_figures_are_those_of_the_recorded_evaluation(
     figures = whole.as_json()["figures"]
     assert {name: found["policies"][0][name] for name in figures} == figures
     assert found["policies"][0]["success_rate"]["high"] == wilson_interval(1, 2).high
-    assert found["left"] == 0 and found["difference"] is None and found["judged_by"] == {"ana": 2}
+    assert found["left"] == 0 and found["difference"] is None and found["judged_by"] == {"ana": 1}
+    assert found["judged_by_clock"] == 1
+    plan = read_plan(lab, "one")
+    assert plan is not None
+    first = runs_of(lab, plan)[0]
+    with LabelStore(lab.labels_path) as store:
+        store.set(first.entry.id, "failure", "ana")  # she has looked, and says the same
+    assert evaluate(lab, "--name", "one", "--json") == 0
+    again: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert (again["judged_by"], again["judged_by_clock"]) == ({"ana": 2}, 0)
 
 
 def test_a_policy_on_another_machine_is_evaluated_as_one_here(

@@ -9,11 +9,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from safetensors.torch import load_file
 
 from pipeline.errors import InputError
@@ -21,6 +19,7 @@ from pipeline.frame_table import FrameTable
 from pipeline.policy.checkpoint import load_checkpoint
 from pipeline.resume_state import Keeper
 from tests.workflows.killed_policy_training import CONFIG, INDICATORS, OPTIONS, TABLE
+from tests.workflows.refused_training import refused_by_one
 from tests.workflows.test_value_training import training_processes
 from workflows.local_ray import local_ray
 from workflows.policy_training import train_policy
@@ -53,15 +52,6 @@ def kill_one_worker(resume: Path, ended: threading.Event, kept: list[int]) -> No
     workers[-1].kill()
     while not ended.wait(0.005):
         kept.append(kept_step(resume))
-
-
-def refused_by_one(device: str, workers: int, progress: object) -> dict[str, Any]:
-    """What the first process does then waits for the second, which is gone."""
-    assert (device, progress is None) == ("cpu", torch.distributed.get_rank() == 1)
-    if torch.distributed.get_rank() == workers - 1:
-        raise InputError("the second process alone found something wrong")
-    torch.distributed.barrier()
-    return {}
 
 
 def test_two_processes_one_of_them_killed_give_the_policy_of_one(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,6 @@ from pipeline.workspace import Workspace
 from tests.workflows.judgements import newest_judgements
 from tests.workflows.scoring_workspace import make_ensemble, make_workspace
 from workflows.cli import main
-from workflows.local_ray import local_ray
 from workflows.value_ensemble import ensemble_path, load_ensemble
 from workflows.value_requirements import penalty_warning
 
@@ -24,7 +23,7 @@ LENGTHS = [12 + i for i in range(12)]
 
 
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """12 labelled episodes whose values 'recap advantages' has judged: only to be read."""
     workspace, entries = make_workspace(tmp_path_factory.mktemp("judged"), LENGTHS)
     with LabelStore(workspace.labels_path) as store:
@@ -32,9 +31,8 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
         for number, entry in enumerate(entries):
             store.set(entry.id, "success" if number % 4 < 2 else "failure", "ana")
     make_ensemble(workspace, [entry.id for entry in entries])
-    with local_ray(2):
-        assert main(["advantages", "--workspace", str(workspace.root)]) == 0
-    yield workspace
+    assert main(["advantages", "--workspace", str(workspace.root)]) == 0
+    return workspace
 
 
 @pytest.fixture
@@ -189,7 +187,6 @@ def test_advantages_warn_of_the_penalty_that_the_models_have(
     document = json.loads(ensemble_path(lab).read_text())
     document["training"]["failure_penalty"] = 0.5
     ensemble_path(lab).write_text(json.dumps(document))
-    with local_ray(2):
-        status, out, err = recap(capsys, "advantages", "--workspace", lab.root)
+    status, out, err = recap(capsys, "advantages", "--workspace", lab.root)
     assert status == 0 and "warning: failure_penalty is 0.5, below 1" in err
     assert "  STOP  " in out

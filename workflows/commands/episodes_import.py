@@ -169,6 +169,11 @@ def _summarise(results: list[ImportResult]) -> None:
         ", ".join(f"{count} {status}" for status, count in counts.items() if count)
         or "nothing was found to import"
     )
+    subtasks = [result.subtasks for result in results if result.subtasks]
+    if subtasks:
+        new = sum(imported.status != "present" for _, imported in done)
+        where = f"{len(subtasks)} of {new} episode{'' if new == 1 else 's'}"
+        print(f"sub-tasks: {sum(subtasks)} in {where}; the labelling app proposes them as segments")
     if counts[_REFUSED]:
         raise InputError(f"{counts[_REFUSED]} of {len(results)} recordings were refused: see the lines above")
 

@@ -136,7 +136,7 @@ def _row(item: IndexedEpisode, outcomes: dict[str, str]) -> dict[str, Any]:
     }
 
 
-_COLUMNS = ("episode", "task", "driver", "outcome", "frames", "seconds", "recorded", "operator")
+_COLUMNS = ("episode", "task", "driver", "outcome", "mark", "frames", "seconds", "recorded", "operator")
 _PLURALS = {
     "task": "tasks",
     "outcome": "outcomes",
@@ -186,11 +186,18 @@ def _print(rows: list[dict[str, Any]], format: Format) -> None:
         writer.writerows(rows)
     else:
         if rows:
-            cells = [
-                [row[name] if name != "recorded" else row[name][:16] for name in _COLUMNS] for row in rows
-            ]
-            print(table(_COLUMNS, cells))
+            print(table(_COLUMNS, [[_cell(row, name) for name in _COLUMNS] for row in rows]))
         print(f"{len(rows)} episode{'' if len(rows) == 1 else 's'}")
+
+
+def _cell(row: dict[str, Any], name: str) -> Any:
+    """A column as the table has it, where its room is short and ``truncated`` has no column of its own."""
+    if name == "recorded":
+        return row[name][:16]
+    if name == "mark":
+        said = [row[name]] if row[name] else []
+        return ", ".join([*said, "cut short"] if row["truncated"] else said) or "-"
+    return row[name]
 
 
 def _time(text: str | None, end_of_day: bool) -> datetime | None:

@@ -90,9 +90,10 @@ def set_label(
     marks = [read_mark(words) for words in mark or ()]
     for one in marks:
         if one.start_frame >= entry.length or one.end_frame > entry.length:
+            end = f"; a segment may end at {entry.length}, the first frame after it"
             raise InputError(
-                f"the mark {one.kind} lies beyond {episode}, which has {entry.length} frames, "
-                f"0 to {entry.length - 1}"
+                f"the mark {mark_words(one)} lies beyond {episode}, which has {entry.length} frames, "
+                f"0 to {entry.length - 1}{end if one.kind == 'segment' else ''}"
             )
     with opened_store(found) as store:
         before = {one.annotator: one.marks for one in store.opinions(episode)}

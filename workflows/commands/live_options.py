@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import os
 import sys
+import termios
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -23,9 +27,13 @@ PersonOption = Annotated[
 ]
 RateOption = Annotated[
     float | None,
-    typer.Option(help="Control steps a second; default: rate_hz in [defaults] of recap.toml."),
+    typer.Option(help="Control steps a second; default: rate_hz in [defaults] of recap.toml, else 10."),
 ]
-MaxSecondsOption = Annotated[float, typer.Option(help="An episode ends by itself after this time.")]
+MAX_SECONDS = 300.0
+MaxSecondsOption = Annotated[
+    float | None,
+    typer.Option(help="An episode ends by itself after this time.", show_default=f"{MAX_SECONDS:g}"),
+]
 AutoStartOption = Annotated[
     float | None,
     typer.Option(
@@ -51,7 +59,52 @@ def require_known_task(site: SiteConfig, task: str) -> None:
         split_task(task)
 
 
+def refuse_for_scripted(
+    person: str | None, max_seconds: float | None, auto_start: float | None, view: bool
+) -> None:
+    """Raises ``InputError`` for options that a session of scripted hands would take and not heed."""
+    given = {
+        "--person": person,
+        "--max-seconds": max_seconds,
+        "--auto-start": auto_start,
+        "--view": view or None,
+    }
+    for option, value in given.items():
+        if value is not None:
+            raise InputError(
+                f"{option} is for a person at the arm: leave it out, or choose --operator keyboard"
+            )
+
+
 def say_starting() -> None:
     """One line for a person who waits: LeRobot and torch take seconds to load."""
     if sys.stderr.isatty():
-        print("starting …", file=sys.stderr, flush=True)
+        # Over what was typed until now, which the terminal has shown.
+        print("\r\x1b[Kstarting …", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def without_echo(fd: int = 0) -> Iterator[None]:
+    """The terminal does not show what is typed meanwhile; ``fd`` is it, by default standard input.
+
+    Keys that are pressed before the session reads them would stand among its lines. Does nothing where there
+    is no terminal, or where it belongs to another job of the shell. Afterwards it is as before.
+    """
+    try:
+        before = termios.tcgetattr(fd)
+        with contextlib.suppress(OSError):  # not this process's controlling terminal: no jobs to respect
+            if os.tcgetpgrp(fd) != os.getpgrp():
+                before = []
+    except (termios.error, OSError):
+        before = []
+    if not before:
+        yield
+        return
+    local_flags = 3
+    silent = [*before[:local_flags], before[local_flags] & ~termios.ECHO, *before[local_flags + 1 :]]
+    termios.tcsetattr(fd, termios.TCSANOW, silent)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(termios.error, OSError):  # the terminal may be gone
+            termios.tcsetattr(fd, termios.TCSANOW, before)

@@ -46,8 +46,8 @@ def _lines(found: dict[str, Any], workspace: Workspace, wishes: RobotWishes, fil
     """What is printed; no figure while attempts are left, since the judge could tell the policies by it."""
     policies = found["policies"]
     judged = [(f"{letter} {policy['name']}", policy) for letter, policy in zip("AB", policies, strict=False)]
-    judges = ", ".join(f"{who} ({count})" for who, count in found["judged_by"].items())
-    lines = [f"evaluation {found['evaluation']} on {found['robot']}, {found['starts']} starts"]
+    judges = _judges(found)
+    lines = [f"evaluation {found['evaluation']} on {found['robot']}, {counted(found['starts'], 'start')}"]
     if found["left"]:
         wanted = found["starts"] * len(policies)
         lines.append(
@@ -58,7 +58,7 @@ def _lines(found: dict[str, Any], workspace: Workspace, wishes: RobotWishes, fil
             return [*lines, "nothing was begun, so nothing is kept: give the same command again"]
         return [
             *lines,
-            f"{found['left']} attempts left, go on with: {_go_on(found, workspace, wishes, film)}",
+            f"{counted(found['left'], 'attempt')} left, go on with: {_go_on(found, workspace, wishes, film)}",
         ]
     lines += [f"{name}: asked for {_asked(policy)}" for name, policy in judged]
     rows = rows_of([(name, policy) for name, policy in judged if policy["attempts"]])
@@ -72,6 +72,13 @@ def _lines(found: dict[str, Any], workspace: Workspace, wishes: RobotWishes, fil
         lines += difference_lines(judged[1][0], judged[0][0], found["difference"])
     lines += [f"judged by {judges}"] if judges else []
     return [*lines, "was the last word wrong? put it right in the labelling app: recap label"]
+
+
+def _judges(found: dict[str, Any]) -> str:
+    """Who judged how often; the clock is where the time was up and nobody has said anything else."""
+    judges = [f"{who} ({count})" for who, count in found["judged_by"].items()]
+    judges += [f"the clock ({found['judged_by_clock']})"] if found["judged_by_clock"] else []
+    return ", ".join(judges)
 
 
 def _go_on(found: dict[str, Any], workspace: Workspace, wishes: RobotWishes, film: Path | None) -> str:

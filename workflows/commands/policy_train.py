@@ -19,8 +19,15 @@ from workflows.commands.options import (
     existing_workspace,
     workspace_option,
 )
-from workflows.commands.policy_train_told import idle_cores, summary, where_the_advantage_goes
+from workflows.commands.policy_train_told import (
+    begun,
+    idle_cores,
+    summary,
+    values_told,
+    where_the_advantage_goes,
+)
 from workflows.commands.policy_train_words import check_words
+from workflows.driver_lock import require_free
 
 if TYPE_CHECKING:
     from pipeline.workspace import Workspace
@@ -175,9 +182,10 @@ def train(
             "--image-size is for --dataset: the workspace's images have the size of its advantages"
         )
     training = {name: value for name, value in given.items() if value is not None}
+    require_free(found.root)
     _check_training(training, cluster)
     from workflows.policy_door import DoorConfig
-    from workflows.policy_start import find_start
+    from workflows.policy_start import find_start, pretrained_words
 
     start = find_start(policy_path, found)
     data = None
@@ -188,7 +196,8 @@ def train(
     options = _options(kind, context.args)
     size = image_size or load_site_config(found.config_path).defaults.image_size
     config = DoorConfig(kind, start.path, options, allow_download, training, size)
-    _run(found, config, data if data is not None else _data(found, dataset), cluster, start.words)
+    words = start.words + (pretrained_words(kind, options) if start.path is None else "")
+    _run(found, config, data if data is not None else _data_of(found, dataset, config), cluster, words)
 
 
 def _check_training(training: dict[str, Any], cluster: str | None) -> None:
@@ -212,6 +221,17 @@ def _data(workspace: Workspace, dataset: Path | None) -> ConditionedData | Path:
     return dataset
 
 
+def _data_of(workspace: Workspace, dataset: Path | None, config: DoorConfig) -> ConditionedData | Path:
+    """The same; where it is not there, what the policy's options have wrong is said before that."""
+    from workflows.policy_door import check_policy
+
+    try:
+        return _data(workspace, dataset)
+    except InputError:
+        check_policy(config, config.image_size)
+        raise
+
+
 def _run(
     workspace: Workspace,
     config: DoorConfig,
@@ -231,13 +251,15 @@ def _run(
         step = workspace_step(workspace, data, config)
         print(f"{config.policy_type}, {start}")
         print(f"data: {data.advantages.path}, labels {data.snapshot.name}")
+        for line in values_told(workspace, data):
+            print(line)
         for line in labels_told(workspace, data):
             print(line)
         for line in subtasks_told(data, step, config.path):
             print(line)
     for line in where_the_advantage_goes(config.policy_type):
         print(line)
-    if cluster is None:
+    if cluster is None and not begun(workspace, step):
         for line in idle_cores(config.parameters()):
             print(line)
     with StepRunner(workspace, cluster=cluster) as runner:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from pipeline.errors import InputError
 from workflows.local_ray import available_cpus
 
 if TYPE_CHECKING:
+    from pipeline.workspace import Workspace
+    from workflows.policy_door import ConditionedData
+    from workflows.step_recipe import Step
     from workflows.step_store import StepResult
 
 
@@ -20,6 +25,46 @@ def where_the_advantage_goes(policy_type: str) -> list[str]:
         f"advantage: {policy_type} reads no text, so its state gets one more number: 1 positive, -1 negative,"
         " 0 absent. It cannot tell one task from another"
     ]
+
+
+def values_told(workspace: Workspace, data: ConditionedData) -> list[str]:
+    """A line where the gate refused the values behind the indicators, from what is stored.
+
+    By the bounds of ``recap.toml``; where it was not asked under these, by those that it was asked under
+    last. Nothing where nobody asked the gate about these advantages.
+    """
+    from pipeline.site_config import load_site_config
+    from value_model.gate_config import GateConfig
+    from workflows.step_files import JUDGEMENT
+    from workflows.step_store import StepStore
+    from workflows.value_gate import read_gate
+
+    of = f"{data.advantages.name}/{data.advantages.key}"
+    judged = [
+        (one.manifest["parameters"].get("gate"), one)
+        for one in StepStore(workspace.steps).published(JUDGEMENT)
+        if one.manifest["inputs"].get("advantages") == of
+    ]
+    try:
+        bounds = asdict(GateConfig.from_site(load_site_config(workspace.config_path).gate))
+        last = max(judged, key=lambda one: (one[0] == bounds, one[1].manifest["finished"]), default=None)
+        report = read_gate((data.advantages if last is None else last[1]).path)
+    except InputError as error:  # what the gate found stops nothing, and neither does a damaged report
+        return [f"values: {error}"]
+    if report is None or report.passed:
+        return []
+    failed = ", ".join(check.name for check in report.of("fail"))
+    return [f"values: refused ({failed}): the indicators may be noise; see 'recap value check'"]
+
+
+def begun(workspace: Workspace, step: Step) -> bool:
+    """Whether the training is done, or was stopped and goes on: another one would begin anew."""
+    from workflows.step_resume import resume_path
+    from workflows.step_store import StepStore
+
+    return (
+        StepStore(workspace.steps).find(step) is not None or resume_path(workspace.steps, step.key).exists()
+    )
 
 
 def idle_cores(training: Mapping[str, Any]) -> list[str]:

@@ -9,13 +9,16 @@ import typer
 from pipeline.site_config import SIMULATED_ROBOT, load_site_config
 from pipeline.workspace import Workspace
 from workflows.commands.live_options import (
+    MAX_SECONDS,
     AutoStartOption,
     MaxSecondsOption,
     PersonOption,
     RateOption,
     ViewOption,
+    refuse_for_scripted,
     require_known_task,
     say_starting,
+    without_echo,
 )
 from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption
 
@@ -39,7 +42,7 @@ def record(
     seed: Annotated[int, typer.Option(help="Of simulated scenes and scripted hands.", min=0)] = 0,
     person: PersonOption = None,
     rate: RateOption = None,
-    max_seconds: MaxSecondsOption = 300.0,
+    max_seconds: MaxSecondsOption = None,
     auto_start: AutoStartOption = None,
     view: ViewOption = False,
 ) -> None:
@@ -55,24 +58,26 @@ def record(
     if not device and site.robot.type == SIMULATED_ROBOT:
         device = SCRIPTED[0]
     if device in SCRIPTED and site.robot.type == SIMULATED_ROBOT:
+        refuse_for_scripted(person, max_seconds, auto_start, view)
         from workflows.simulated_recording import record_demonstrations
 
         record_demonstrations(workspace, task, device, episodes or 10, seed, rate)
         return
     say_starting()
-    from workflows.live_recording import LiveOptions, record_live
+    with without_echo():
+        from workflows.live_recording import LiveOptions, record_live
 
-    record_live(
-        workspace,
-        LiveOptions(
-            task,
-            device=device or None,
-            person=person,
-            episodes=episodes,
-            rate_hz=rate,
-            max_seconds=max_seconds,
-            auto_start_s=auto_start,
-            view=view,
-            seed=seed,
-        ),
-    )
+        record_live(
+            workspace,
+            LiveOptions(
+                task,
+                device=device or None,
+                person=person,
+                episodes=episodes,
+                rate_hz=rate,
+                max_seconds=MAX_SECONDS if max_seconds is None else max_seconds,
+                auto_start_s=auto_start,
+                view=view,
+                seed=seed,
+            ),
+        )

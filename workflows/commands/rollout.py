@@ -11,19 +11,23 @@ from pipeline.errors import InputError
 from pipeline.site_config import SIMULATED_ROBOT, load_site_config
 from pipeline.workspace import Workspace
 from workflows.commands.live_options import (
+    MAX_SECONDS,
     AutoStartOption,
     MaxSecondsOption,
     PersonOption,
     RateOption,
     TokenFileOption,
     ViewOption,
+    refuse_for_scripted,
     require_known_task,
     say_starting,
+    without_echo,
 )
 from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption, existing_workspace
 from workflows.commands.policy import Ask
 
 CHAMPION = "champion"
+SCRIPTED = "scripted"
 
 
 def rollout(
@@ -53,7 +57,7 @@ def rollout(
     seed: Annotated[int, typer.Option(help="Of the scenes and the policy.", min=0)] = 0,
     person: PersonOption = None,
     rate: RateOption = None,
-    max_seconds: MaxSecondsOption = 300.0,
+    max_seconds: MaxSecondsOption = None,
     auto_start: AutoStartOption = None,
     view: ViewOption = False,
 ) -> None:
@@ -66,10 +70,17 @@ def rollout(
     existing = existing_workspace(workspace)
     site = load_site_config(Workspace(workspace).config_path)
     require_known_task(site, task)
-    _require_policy(policy, existing)
     device = operator or site.operator.type
     simulated = site.robot.type == SIMULATED_ROBOT
-    if device == "scripted" or (not device and simulated):
+    scripted = device == SCRIPTED or (not device and simulated)
+    if scripted and simulated:
+        refuse_for_scripted(person, max_seconds, auto_start, view)
+        if ask is not Ask.POSITIVE:
+            raise InputError(f"--ask {ask.value}: the scripted supervisor takes none; add --operator none")
+    if not (scripted or supervised):
+        raise InputError("--no-supervised is for the scripted supervisor; --operator none only watches")
+    _require_policy(policy, existing)
+    if scripted:
         if not simulated:
             raise InputError(f"--operator scripted: only the simulated arm has one, not {site.robot.type}")
         if policy != CHAMPION:
@@ -79,25 +90,26 @@ def rollout(
         record_rollouts(existing, task, episodes or 10, supervised, seed, rate)
         return
     say_starting()
-    from workflows.live_recording import LiveOptions, record_live
+    with without_echo():
+        from workflows.live_recording import LiveOptions, record_live
 
-    record_live(
-        workspace,
-        LiveOptions(
-            task,
-            device=device or None,
-            person=person,
-            episodes=episodes,
-            rate_hz=rate,
-            max_seconds=max_seconds,
-            auto_start_s=auto_start,
-            view=view,
-            seed=seed,
-            policy=policy,
-            token_file=token_file,
-            indicator=ask.indicator,
-        ),
-    )
+        record_live(
+            workspace,
+            LiveOptions(
+                task,
+                device=device or None,
+                person=person,
+                episodes=episodes,
+                rate_hz=rate,
+                max_seconds=MAX_SECONDS if max_seconds is None else max_seconds,
+                auto_start_s=auto_start,
+                view=view,
+                seed=seed,
+                policy=policy,
+                token_file=token_file,
+                indicator=ask.indicator,
+            ),
+        )
 
 
 def _require_policy(policy: str, workspace: Workspace) -> None:
