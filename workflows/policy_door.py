@@ -9,7 +9,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from workflows.labelled_subtasks import (
     with_names,
 )
 from workflows.policy_folders import folders_of
+from workflows.policy_training_config import PolicyTrainingConfig
 from workflows.settings import FULL, LEARNING_RATES
 from workflows.step_code import TRAINING
 from workflows.step_recipe import ExternalInput, Step, files_below
@@ -66,10 +67,18 @@ class DoorConfig:
             "learning_rate": LEARNING_RATES.get(self.policy_type, policy.fine_tune_learning_rate),
             "indicator_dropout": indicator_dropout,
             "policy_type": self.policy_type,
-            # One process and one thread are the default, said or not.
-            **{k: v for k, v in self.training.items() if (k, v) not in (("workers", 1), ("threads", 1))},
+            **{name: value for name, value in self.training.items() if _UNSAID.get(name, ...) != value},
             "policy_options": options,
         }
+
+
+# A default that is said is no other training.
+_UNSAID = {
+    one.name: one.default
+    for one in fields(PolicyTrainingConfig)
+    if one.name
+    in ("batch_size", "accumulate", "lora_rank", "precision", "ema_decay", "device", "workers", "threads")
+}
 
 
 @dataclass(frozen=True)
@@ -171,8 +180,6 @@ def require_dataset(dataset: Path) -> None:
 
 def check_training(config: DoorConfig) -> None:
     """Raises ``InputError`` for values of the training out of range. Loads nothing large."""
-    from workflows.policy_training_config import PolicyTrainingConfig
-
     PolicyTrainingConfig(**config.parameters())
 
 

@@ -85,6 +85,8 @@ def test_one_process_is_no_other_step_and_several_are(lab: Workspace) -> None:
     assert [step(device="cuda", workers=n).num_gpus for n in (1, 2)] == [1.0, 0.0]
     with pytest.raises(InputError, match="'cuda:1': say cuda"):
         step(device="cuda:1", workers=1)
+    said = {"batch_size": 64, "accumulate": 1, "precision": "float32", "lora_rank": 0, "ema_decay": 0.995}
+    assert step(**said, device="cpu").key == plain.key != step(batch_size=32).key, "defaults, said aloud"
     one, two = step(threads=1), step(threads=2)
     assert plain.key == one.key != two.key and "threads" not in one.parameters["training"]
     assert two.num_cpus == 2, "Ray gives the process as many cores, and nobody else"
