@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from collectors.operator_keys import KEYS, OperatorKey
-from collectors.session_screen import counted
 from collectors.telemetry import Phase, Snapshot
+from pipeline.counted_words import counted
 from pipeline.episode import Source
 
 LOW_DISK_BYTES = 20 * 10**9  # some hours of two cameras

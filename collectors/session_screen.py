@@ -11,6 +11,7 @@ from collectors.idle_operator import IdleOperator
 from collectors.session_course import Course
 from collectors.session_settings import KeptEpisode, SessionSettings
 from collectors.telemetry import Phase, Snapshot
+from pipeline.counted_words import counted
 
 _ENDED_BY = {
     End.EMERGENCY_STOP: "the emergency stop",
@@ -68,11 +69,6 @@ def snapshot_of(
         can_correct=course is not None and course.last() is not None and not running,
         can_take_over=not isinstance(operator, IdleOperator),
     )
-
-
-def counted(number: int, what: str) -> str:
-    """``1 frame``, ``2 frames``."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def starving_words(episode_id: str, summary: EpisodeSummary) -> list[str]:

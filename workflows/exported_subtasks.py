@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.counted_words import counted
 from pipeline.episode_file import EpisodeEntry
 from pipeline.errors import InputError
 from pipeline.frame_subtasks import segment_faults
@@ -37,7 +38,7 @@ def subtasks_left_out(labels: Path, entries: Sequence[EpisodeEntry]) -> list[str
     found, faults = _marked(labels, entries)
     if not found:
         return [f"no sub-task is in it, and --subtasks would write none: {faults}"] if faults else []
-    episodes = "1 episode" if len(found) == 1 else f"{len(found)} episodes"
+    episodes = counted(len(found), "episode")
     return [f"the sub-tasks of {episodes} are not in it: --subtasks writes them, for LeRobot 0.6 or newer"]
 
 

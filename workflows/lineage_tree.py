@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from workflows.counted_words import counted
+from pipeline.counted_words import counted
 from workflows.lineage import Lineage, LineageSnapshot, LineageStep
 
 _SHORT = 8  # digits of a key

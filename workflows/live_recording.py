@@ -25,10 +25,10 @@ from collectors.operator_keys import KEY_HELP, KeysFromNow, TerminalInput, Termi
 from collectors.policy_thread import Planner
 from collectors.rerun_view import RerunView
 from collectors.session_course import Course
-from collectors.session_screen import counted
 from collectors.site_devices import make_operator, make_robot
 from collectors.telemetry import Telemetry
 from collectors.teleoperators.keyboard import MOVE_HELP, Gen3Keyboard
+from pipeline.counted_words import counted
 from pipeline.episode import Outcome
 from pipeline.errors import Failure, InputError
 from pipeline.policy.channel import read_token

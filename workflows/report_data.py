@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline.counted_words import counted
 from pipeline.label_snapshot import SnapshotRow, read_snapshot
 from pipeline.workspace import Workspace
 from value_model.advantages import Reason
 from value_model.training_curves import CURVES_NAME, read_curves
 from workflows.comparison import Attempt, Performance, performance
-from workflows.counted_words import counted
 from workflows.evaluation import read_attempts
 from workflows.promotion import compared
 from workflows.report import (

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
+from pipeline.counted_words import counted
 from pipeline.errors import Failure, InputError
 from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption, existing_workspace, table
-from workflows.counted_words import counted
 from workflows.disk_usage import freed_by_removing, size_in_words
 from workflows.gc_plan import KEPT_BEFORE, WHY, Garbage, GcPlan, plan_gc
 

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from labeling_app.launch import LOOPBACK, PARENT, require_free_port, streamlit_command
+from pipeline.counted_words import counted
 from pipeline.errors import Failure, InputError
 from pipeline.label_types import LabelEvent, Mark
 from pipeline.site_config import load_site_config
@@ -32,7 +33,6 @@ from workflows.commands.label_store import (
     read_mark,
 )
 from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption, command_group, existing_workspace
-from workflows.counted_words import counted
 
 app = command_group(
     "Open the labelling app in the browser, or label from the shell. Reads episodes/, writes labels.sqlite."

@@ -9,7 +9,7 @@ import sys
 import termios
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -108,3 +108,13 @@ def without_echo(fd: int = 0) -> Iterator[None]:
     finally:
         with contextlib.suppress(termios.error, OSError):  # the terminal may be gone
             termios.tcsetattr(fd, termios.TCSANOW, before)
+
+
+def run_live(workspace: Path, task: str, max_seconds: float | None, **options: Any) -> None:
+    """Records a person at the arm, or who watches a policy; ``options`` are those of ``LiveOptions``."""
+    say_starting()
+    with without_echo():
+        from workflows.live_recording import LiveOptions, record_live
+
+        seconds = MAX_SECONDS if max_seconds is None else max_seconds
+        record_live(workspace, LiveOptions(task, max_seconds=seconds, **options))

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pipeline.counted_words import counted
 from pipeline.errors import InputError
 from pipeline.workspace import Workspace
 from workflows.commands.options import table, workspace_option
-from workflows.counted_words import counted
 from workflows.policy_evaluation import HEADER, difference_lines, rows_of
 from workflows.policy_evaluation_plan import read_plan
 from workflows.policy_evaluation_robot import RobotEvaluation, evaluate_on_robot

@@ -9,7 +9,6 @@ import typer
 from pipeline.site_config import SIMULATED_ROBOT, load_site_config
 from pipeline.workspace import Workspace
 from workflows.commands.live_options import (
-    MAX_SECONDS,
     AutoStartOption,
     MaxSecondsOption,
     PersonOption,
@@ -17,8 +16,7 @@ from workflows.commands.live_options import (
     ViewOption,
     refuse_for_scripted,
     require_known_task,
-    say_starting,
-    without_echo,
+    run_live,
 )
 from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption
 
@@ -63,21 +61,15 @@ def record(
 
         record_demonstrations(workspace, task, device, episodes or 10, seed, rate)
         return
-    say_starting()
-    with without_echo():
-        from workflows.live_recording import LiveOptions, record_live
-
-        record_live(
-            workspace,
-            LiveOptions(
-                task,
-                device=device or None,
-                person=person,
-                episodes=episodes,
-                rate_hz=rate,
-                max_seconds=MAX_SECONDS if max_seconds is None else max_seconds,
-                auto_start_s=auto_start,
-                view=view,
-                seed=seed,
-            ),
-        )
+    run_live(
+        workspace,
+        task,
+        max_seconds,
+        device=device or None,
+        person=person,
+        episodes=episodes,
+        rate_hz=rate,
+        auto_start_s=auto_start,
+        view=view,
+        seed=seed,
+    )

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
+from pipeline.counted_words import counted
 from pipeline.errors import InputError, one_line
 from pipeline.workspace import Workspace
 from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption, existing_workspace
-from workflows.counted_words import counted
 
 
 def rollback(

@@ -11,7 +11,6 @@ from pipeline.errors import InputError
 from pipeline.site_config import SIMULATED_ROBOT, load_site_config
 from pipeline.workspace import Workspace
 from workflows.commands.live_options import (
-    MAX_SECONDS,
     AutoStartOption,
     MaxSecondsOption,
     PersonOption,
@@ -20,8 +19,7 @@ from workflows.commands.live_options import (
     ViewOption,
     refuse_for_scripted,
     require_known_task,
-    say_starting,
-    without_echo,
+    run_live,
 )
 from workflows.commands.options import DEFAULT_WORKSPACE, WorkspaceOption, existing_workspace
 from workflows.commands.policy import Ask
@@ -89,27 +87,21 @@ def rollout(
 
         record_rollouts(existing, task, episodes or 10, supervised, seed, rate)
         return
-    say_starting()
-    with without_echo():
-        from workflows.live_recording import LiveOptions, record_live
-
-        record_live(
-            workspace,
-            LiveOptions(
-                task,
-                device=device or None,
-                person=person,
-                episodes=episodes,
-                rate_hz=rate,
-                max_seconds=MAX_SECONDS if max_seconds is None else max_seconds,
-                auto_start_s=auto_start,
-                view=view,
-                seed=seed,
-                policy=policy,
-                token_file=token_file,
-                indicator=ask.indicator,
-            ),
-        )
+    run_live(
+        workspace,
+        task,
+        max_seconds,
+        device=device or None,
+        person=person,
+        episodes=episodes,
+        rate_hz=rate,
+        auto_start_s=auto_start,
+        view=view,
+        seed=seed,
+        policy=policy,
+        token_file=token_file,
+        indicator=ask.indicator,
+    )
 
 
 def _require_policy(policy: str, workspace: Workspace) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.counted_words import counted
 from pipeline.errors import InputError
 from pipeline.workspace import Workspace
 from workflows.commands.options import (
@@ -17,7 +18,6 @@ from workflows.commands.options import (
     table,
     workspace_option,
 )
-from workflows.counted_words import counted
 from workflows.disk_usage import size_in_words
 from workflows.ledger import Champion, Iteration
 from workflows.time_words import local_and_ago
